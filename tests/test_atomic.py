@@ -1,0 +1,98 @@
+"""A pending file: the target's name appears at success alone, and nothing is left at failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from videogender.errors import OutputError
+from videogender.sinks.atomic import pending
+
+
+def test_target_appears_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    with pending(target) as place:
+        assert place.parent == tmp_path
+        assert place.suffix == ".mp4"
+        assert place.name.startswith(".")
+        place.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    with pending(tmp_path / "out.mp4") as place:
+        place.write_bytes(b"")
+    assert (tmp_path / "out.mp4").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_failure_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+
+    def write_half() -> None:
+        with pending(target, force=True) as place:
+            place.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_existing_target_needs_force(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+    with pytest.raises(OutputError, match=r"out\.mp4: exists already; --force"), pending(target):
+        pytest.fail("the block must not run")
+    with pending(target, force=True) as place:
+        place.write_bytes(b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_target_made_by_another_meanwhile_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+
+    def write_late() -> None:
+        with pending(target) as place:
+            place.write_bytes(b"ours")
+            target.write_bytes(b"theirs")
+
+    with pytest.raises(OutputError, match="exists already"):
+        write_late()
+    assert target.read_bytes() == b"theirs"
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "link.mp4").symlink_to("real.mp4")
+    with pending(tmp_path / "link.mp4", force=True) as place:
+        place.write_bytes(b"new")
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert (tmp_path / "real.mp4").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a folder"),
+        ("missing/out.mp4", "does not exist"),
+        ("file/out.mp4", "does not exist"),
+        ("pipe.mp4", "not a regular file"),
+        ("n" * 300 + ".mp4", "cannot be written"),
+    ],
+)
+def test_impossible_targets(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(OutputError, match=message) as caught, pending(tmp_path / name, force=True):
+        pytest.fail("the block must not run")
+    assert "\n" not in str(caught.value)

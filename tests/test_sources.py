@@ -1,0 +1,460 @@
+"""Sources: every frame, upright, at its own time; and a plain sentence where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import (
+    CLIPS,
+    NEAR,
+    Clip,
+    Sound,
+    Text,
+    cut_short,
+    grey_of,
+    make_song,
+    make_video,
+    shown,
+    upright_luma,
+)
+from PIL import Image
+
+from videogender.errors import SourceError
+from videogender.frames import Frame
+from videogender.sources import IMAGE_SUFFIXES, expand_inputs, open_source
+from videogender.sources.timing import Clock
+
+
+def read(path: Path, **span: float) -> tuple[list[Frame], list[str]]:
+    with open_source(path, **span) as source:
+        return list(source), source.warnings
+
+
+def luma_of(frame: Frame) -> np.ndarray:
+    """Return the green channel, which for these grey pictures is the displayed luma."""
+    rgb = frame.picture.to_rgb()
+    assert rgb.flags.c_contiguous
+    return rgb[:, :, 1]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_frame_upright_at_its_own_time(tmp_path: Path, name: str) -> None:
+    file, clip = CLIPS[name]
+    path = make_video(tmp_path / file, clip)
+    times = clip.times
+    with open_source(path) as source:
+        assert source.kind == "video"
+        assert source.name == str(path)
+        frames = list(source)
+        assert source.warnings == []
+        assert source.finished
+        assert list(source) == []
+        high, wide = upright_luma(clip, 0).shape
+        assert (source.width, source.height) == (wide, high)
+    assert [f.index for f in frames] == list(range(len(times)))
+    # The first frame counts from where picture or sound begins; the rest keeps its distance.
+    first = frames[0].pts_seconds
+    assert 0 <= first < 0.05
+    for frame, time in zip(frames, times, strict=True):
+        tick = 0.0005 if path.suffix in (".mkv", ".webm") else 1e-9
+        assert frame.pts_seconds - first == pytest.approx(float(time - times[0]), abs=tick)
+        assert (frame.width, frame.height) == (wide, high)
+        picture = luma_of(frame)
+        assert picture.shape == (high, wide)
+        error = np.abs(picture.astype(float) - shown(clip, frame.index))
+        middle = np.ones_like(error, bool)  # the mark's edge is blurred by coding
+        middle[high // 2 - 4 : high // 2 + 4] = False
+        middle[:, wide // 2 - 4 : wide // 2 + 4] = False
+        assert error[middle].max() <= NEAR
+
+
+@pytest.mark.parametrize("name", ["constant", "turned-90", "odd", "turned-mirrored", "10-bit-422"])
+def test_scaled_while_converted(tmp_path: Path, name: str) -> None:
+    file, clip = CLIPS[name]
+    frames, _ = read(make_video(tmp_path / file, clip))
+    small = frames[3].picture.to_rgb((20, 16))
+    assert small.shape == (16, 20, 3)
+    assert small.dtype == np.uint8
+    assert small.flags.c_contiguous
+    expected = Image.fromarray(shown(clip, 3).astype(np.uint8)).resize(
+        (20, 16), Image.Resampling.BOX
+    )
+    near_edges = np.abs(small[:, :, 1].astype(int) - np.asarray(expected).astype(int))
+    assert np.median(near_edges) <= NEAR
+    assert near_edges[2, 2] <= NEAR
+    assert near_edges[-3, -3] <= NEAR
+
+
+def test_colours_follow_the_tagged_matrix(tmp_path: Path) -> None:
+    """The same samples mean another red in BT.601 than in BT.709 (H.273 equations)."""
+    codes = {5: (81, 90, 240), 1: (63, 102, 240)}
+    for matrix, (y, u, v) in codes.items():
+        frame = av.VideoFrame(64, 48, "yuv420p")
+        for plane, value in zip(frame.planes, (y, u, v), strict=True):
+            np.frombuffer(memoryview(plane), np.uint8)[:] = value
+        path = tmp_path / f"{matrix}.mkv"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("ffv1", rate=25, width=64, height=48)
+            stream.codec_context.colorspace = matrix
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        (only,), _ = read(path)
+        red, green, blue = only.picture.to_rgb()[20, 20].astype(int)
+        assert red >= 250
+        assert green <= 6
+        assert blue <= 6
+
+
+def test_to_rgb_from_several_threads(tmp_path: Path) -> None:
+    frames, _ = read(make_video(tmp_path / "a.mp4", Clip(rotation=90)))
+    expected = [f.picture.to_rgb((24, 32)) for f in frames]
+    wrong: list[int] = []
+
+    def work() -> None:
+        for _ in range(5):
+            for index, frame in enumerate(frames):
+                if not np.array_equal(frame.picture.to_rgb((24, 32)), expected[index]):
+                    wrong.append(index)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_frames_outlive_the_source(tmp_path: Path) -> None:
+    frames, _ = read(make_video(tmp_path / "a.mp4"))
+    assert luma_of(frames[-1])[-1, -1] == pytest.approx((grey_of(24) - 16) * 255 / 219, abs=NEAR)
+
+
+def test_closing_ends_the_reading(tmp_path: Path) -> None:
+    with open_source(make_video(tmp_path / "a.mp4")) as source:
+        frames = iter(source)
+        next(frames)
+        source.close()
+        assert list(frames) == []
+    source.close()
+
+
+def test_estimates(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", Clip(frames=50))
+    with open_source(path) as source:
+        assert source.frame_count == 50
+        assert source.duration_seconds == pytest.approx(2)
+    with open_source(path, start_seconds=0.5, end_seconds=1.5) as source:
+        assert source.frame_count == 25
+        assert source.duration_seconds == pytest.approx(0.98)  # the first frame shows at 0.52
+
+
+@pytest.mark.parametrize("b_frames", [0, 3])
+@pytest.mark.parametrize("file", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("span", [(1.0, 2.0), (0.04, 0.12), (2.52, 60.0), (1.23, 1.29), (0, 0.5)])
+def test_span_is_exact(tmp_path: Path, file: str, b_frames: int, span: tuple[float, float]) -> None:
+    path = make_video(tmp_path / file, Clip(frames=75, b_frames=b_frames, sounds=[Sound()]))
+    every, _ = read(path)
+    start, end = span
+    expected = [f for f in every if start - 1e-9 <= f.pts_seconds < end - 1e-9]
+    assert expected
+    frames, warnings = read(path, start_seconds=start, end_seconds=end)
+    assert [f.index for f in frames] == [f.index for f in expected]
+    assert [f.pts_seconds for f in frames] == [f.pts_seconds for f in expected]
+    for frame, other in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(luma_of(frame), luma_of(other))
+    assert warnings == []
+
+
+def test_start_alone_and_end_alone(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", Clip(frames=50))
+    assert [f.index for f in read(path, start_seconds=1.8)[0]] == [45, 46, 47, 48, 49]
+    assert [f.index for f in read(path, end_seconds=0.16)[0]] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("span", "message"),
+    [
+        ({"start_seconds": 7.0}, "shows nothing in that span; it lasts about 1.0 s"),
+        ({"start_seconds": 2.0, "end_seconds": 1.0}, "the end lies before the start"),
+    ],
+)
+def test_empty_span(tmp_path: Path, span: dict[str, float], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(make_video(tmp_path / "a.mp4"), **span)
+
+
+def test_cut_short_keeps_what_decodes(tmp_path: Path) -> None:
+    clip = Clip(frames=100, muxer={"movflags": "+faststart"})
+    path = cut_short(make_video(tmp_path / "a.mp4", clip), 0.8)
+    frames, warnings = read(path)
+    assert 20 < len(frames) < 95
+    assert [f.index for f in frames] == list(range(len(frames)))
+    assert len(warnings) >= 1
+    assert any("cut short" in w and "of 4.0 s" in w for w in warnings)
+
+
+def test_cut_short_matroska(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mkv", Clip(frames=100, sounds=[Sound()]))
+    frames, warnings = read(cut_short(path, 0.6))
+    assert 20 < len(frames) < 95
+    assert any("cut short" in w for w in warnings)
+
+
+def test_sound_longer_than_the_picture_is_no_damage(tmp_path: Path) -> None:
+    for file in ("a.mkv", "a.mp4"):
+        frames, warnings = read(make_video(tmp_path / file, Clip(sounds=[Sound(seconds=3)])))
+        assert len(frames) == 25
+        assert warnings == []
+
+
+def test_damage_in_the_middle(tmp_path: Path) -> None:
+    clip = Clip(frames=100, width=160, height=128, gop=10)
+    path = make_video(tmp_path / "a.mp4", clip)
+    data = bytearray(path.read_bytes())
+    middle = (data.index(b"mdat") + data.index(b"moov")) // 2
+    data[middle : middle + 300] = bytes(300)
+    path.write_bytes(data)
+    frames, warnings = read(path)
+    assert 80 <= len(frames) < 100
+    assert any("damaged pieces were left out" in w for w in warnings)
+    times = [f.pts_seconds for f in frames]
+    assert times == sorted(set(times))
+    assert times[-1] == pytest.approx(3.96)
+
+
+def test_cover_pictures_are_no_video(tmp_path: Path) -> None:
+    frames, warnings = read(make_video(tmp_path / "a.mp4", Clip(cover=True)))
+    assert len(frames) == 25
+    assert warnings == []
+
+
+BAD_FILES = {
+    "missing.mp4": "no such file",
+    "empty.mp4": "the file is empty",
+    "folder": "a folder where a file is needed",
+    "text.mp4": "not a video",
+    "text.txt": "not a video",
+    "sound.m4a": "no video stream: it holds only sound",
+    "song.mp4": "no video stream: it holds only sound",
+    "unknown.mp4": "video codec is not supported",
+    "headless.mp4": "not a video, or damaged at its beginning",
+    "noise.mp4": "damaged from its first frame on",
+    "broken.jpg": "a damaged image",
+    "fake.png": "not a readable image",
+}
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bad")
+    (place / "empty.mp4").touch()
+    (place / "folder").mkdir()
+    (place / "text.mp4").write_text("This is no video at all.\n" * 40)
+    (place / "text.txt").write_text("This is no video at all.\n" * 40)
+    make_song(place / "sound.m4a")
+    make_song(place / "song.mp4", cover=True)
+    plain = make_video(place / "plain.mp4", Clip()).read_bytes()
+    (place / "unknown.mp4").write_bytes(plain.replace(b"avc1", b"zzzz"))
+    (place / "headless.mp4").write_bytes(plain[: len(plain) // 2])
+    start = plain.index(b"mdat") + 4
+    end = plain.index(b"moov") - 4
+    (place / "noise.mp4").write_bytes(plain[:start] + bytes(end - start) + plain[end:])
+    noise = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(place / "broken.jpg")
+    cut_short(place / "broken.jpg", 0.4)
+    (place / "fake.png").write_text("no picture")
+    return place
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_input_is_told_in_one_line(bad_files: Path, name: str) -> None:
+    path = bad_files / name
+    with pytest.raises(SourceError, match=BAD_FILES[name]) as caught:
+        open_source(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}")
+    assert "\n" not in message
+
+
+def test_colon_in_a_name_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_video(tmp_path / "plain.mp4").rename(tmp_path / "http:clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    frames, _ = read(Path("http:clip.mp4"))
+    assert len(frames) == 25
+    assert frames[0].source == "http:clip.mp4"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "repairs"),
+    [
+        ([0, 10, 20, 30], [0, 10, 20, 30], 0),
+        ([5, 6, 7], [5, 6, 7], 0),
+        ([0, 10, 10, 20], [0, 10, 11, 20], 1),
+        ([0, 20, 10, 30], [0, 20, 21, 30], 1),
+        ([None, None, 20], [0, 10, 20], 2),
+        ([0, 5, 5, 5, 6, 30], [0, 5, 6, 7, 8, 30], 3),
+        ([8000, 8010, 0, 10, 20], [8000, 8010, 8020, 8030, 8040], 1),
+    ],
+)
+def test_clock_always_moves_forward(
+    said: list[int | None], expected: list[int], repairs: int
+) -> None:
+    clock = Clock(Fraction(1, 1000), usual_ticks=10)
+    assert [clock.tick(pts, None) for pts in said] == expected
+    assert clock.repairs == repairs
+
+
+def test_missing_times_are_made_up_and_told(tmp_path: Path) -> None:
+    """A raw stream has no times at all."""
+    path = tmp_path / "a.h264"
+    make_video(path, Clip(frames=20))
+    frames, _ = read(path)
+    assert len(frames) == 20
+    gaps = np.diff([f.pts_seconds for f in frames])
+    assert gaps.min() > 0
+    assert np.median(gaps) == pytest.approx(0.04, abs=0.001)
+
+
+def test_size_change_in_the_middle_keeps_one_size(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.ts", Clip(frames=40))
+    make_video(tmp_path / "b.ts", Clip(width=96, height=80, frames=40))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    frames, _ = read(joined)
+    assert len(frames) == 80
+    assert {(f.width, f.height) for f in frames} == {(64, 48)}
+    assert {f.picture.to_rgb().shape for f in frames} == {(48, 64, 3)}
+    times = [f.pts_seconds for f in frames]
+    assert times == sorted(set(times))
+    # The second recording's clock begins again; it is played behind the first.
+    assert times[-1] == pytest.approx(79 * 0.04, abs=0.05)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((40, 64, 3), np.uint8)
+    upright[:20, :32] = (250, 0, 0)
+    upright[20:, :32] = (0, 250, 0)
+    # EXIF 2.32, 4.6.4 A: what has to be done to the stored picture, undone here.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    (frame,), warnings = read(path)
+    assert (frame.index, frame.pts_seconds, frame.source) == (0, None, str(path))
+    np.testing.assert_array_equal(frame.picture.to_rgb(), upright)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_image_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.new("RGB", (33, 21), (200, 100, 50)).save(path)
+    with open_source(path) as source:
+        assert (source.kind, source.width, source.height) == ("image", 33, 21)
+        assert (source.frame_count, source.duration_seconds) == (1, None)
+        (frame,) = source
+        assert list(source) == []
+    pixel = frame.picture.to_rgb()[10, 10].astype(int)
+    assert np.abs(pixel - (200, 100, 50)).max() <= NEAR
+    assert frame.picture.to_rgb((11, 7)).shape == (7, 11, 3)
+
+
+def test_image_modes(tmp_path: Path) -> None:
+    grey16 = np.full((8, 8), 0x8000, np.uint16)
+    Image.fromarray(grey16).save(tmp_path / "deep.png")
+    Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    Image.new("L", (8, 8), 77).save(tmp_path / "grey.png")
+    Image.new("CMYK", (8, 8), (0, 0, 0, 0)).save(tmp_path / "print.jpg")
+    expected = {"deep.png": 128, "clear.png": 255, "grey.png": 77, "print.jpg": 255}
+    for name, value in expected.items():
+        (frame,), _ = read(tmp_path / name)
+        assert frame.picture.to_rgb()[4, 4].tolist() == pytest.approx([value] * 3, abs=2), name
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "picture.mp4")
+    make_video(tmp_path / "b.mp4").rename(tmp_path / "clip")
+    assert open_source(tmp_path / "picture.mp4").kind == "image"
+    with open_source(tmp_path / "clip") as source:
+        assert source.kind == "video"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    names = "b.mp4 a.JPG c.mkv notes.txt .hidden.mp4 a.annotated.mp4 inner/d.mp4 odd[1].mp4"
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["."], ["a.JPG", "b.mp4", "c.mkv", "odd[1].mp4"]),
+        (["c.mkv", "."], ["c.mkv", "a.JPG", "b.mp4", "odd[1].mp4"]),
+        (["*.m*"], ["a.annotated.mp4", "b.mp4", "c.mkv", "odd[1].mp4"]),
+        (["odd[1].mp4"], ["odd[1].mp4"]),
+        (["notes.txt"], ["notes.txt"]),
+        (["**/*.mp4"], ["a.annotated.mp4", "b.mp4", "inner/d.mp4", "odd[1].mp4"]),
+        (["b.mp4", "./b.mp4", "?.mp4"], ["b.mp4"]),
+    ],
+)
+def test_expanding_inputs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], expected: list[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert [str(p) for p in expand_inputs(args)] == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "no input"),
+        (["*.mov"], r"\*\.mov: matches no file"),
+        (["missing.mp4"], r"missing\.mp4: no such file"),
+        (["void"], "void: no images or videos in this folder"),
+    ],
+)
+def test_inputs_that_stand_for_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str
+) -> None:
+    (folder / "void").mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(SourceError, match=message):
+        expand_inputs(args)
+
+
+def test_naming_inputs_loads_no_decoder() -> None:
+    code = (
+        "import sys, videogender.sources as s; s.expand_inputs(['.']) if 0 else None;"
+        "print(sorted({'av', 'PIL', 'cv2', 'torch', 'numpy.linalg'} & set(sys.modules) - {''}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"av", "PIL", "cv2", "torch"} & set(ran.stdout.split("'"))
+
+
+def test_subtitles_do_not_disturb_the_picture(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mkv", Clip(texts=[Text("subrip", [(0.1, 5.0, "long")])]))
+    frames, warnings = read(path)
+    assert len(frames) == 25
+    assert warnings == []

@@ -1,0 +1,201 @@
+"""`videogender annotate`: parse the flags, run, and tell the user what happened."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from videogender.config import flag_of, load_settings, rule_of, with_overrides
+from videogender.errors import ConfigError
+
+__all__ = ["annotate", "parse_time"]
+
+DATA, FACES, LOOK, ENCODING = "Input and output", "Finding faces", "Drawing", "Encoding"
+
+# [HH:]MM:SS or plain seconds, with decimals.
+_CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
+
+
+def setting(key: str, panel: str, help: str | None = None) -> Any:
+    """Describe the flag of a setting, with its range and default from `videogender.config`."""
+    section, _, name = key.partition(".")
+    rule = rule_of(key)
+    default = getattr(getattr(load_settings(None), section), name)
+    notes = [rule.allowed()] if rule.least is not None else []
+    notes += [f"default {default}"] if default is not None else []
+    text = help or (rule.help[0].upper() + rule.help[1:])
+    return typer.Option(
+        flag_of(key),
+        metavar="|".join(rule.choices) or None,
+        help=f"{text} ({'; '.join(notes)})." if notes else f"{text}.",
+        show_default=False,
+        rich_help_panel=panel,
+    )
+
+
+def other(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:
+    """Describe a flag that is no setting."""
+    return typer.Option(
+        *names, help=help, metavar=metavar, show_default=False, rich_help_panel=panel
+    )
+
+
+def annotate(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Videos, images, folders or patterns.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        other(
+            *("--output", "-o"),
+            panel=DATA,
+            metavar="FILE|DIR",
+            help="Where the annotated copy goes: a file for one input, else a folder. "
+            "Without it, NAME.annotated.mp4 beside each video.",
+        ),
+    ] = None,
+    json: Annotated[
+        str | None,
+        other(
+            "--json",
+            panel=DATA,
+            metavar="FILE|-",
+            help="Write JSON Lines, one object a frame; - is standard output.",
+        ),
+    ] = None,
+    csv: Annotated[
+        str | None, other("--csv", panel=DATA, metavar="FILE", help="Write CSV, one row a face.")
+    ] = None,
+    no_video: Annotated[
+        bool, other("--no-video", panel=DATA, help="Write the data only, no annotated copy.")
+    ] = False,
+    start: Annotated[
+        str | None,
+        other("--start", panel=DATA, metavar="TIME", help="Begin here: 12.5, 1:02 or 01:02:03.5."),
+    ] = None,
+    end: Annotated[
+        str | None, other("--end", panel=DATA, metavar="TIME", help="End here, as --start.")
+    ] = None,
+    force: Annotated[
+        bool, other("--force", "-f", panel=DATA, help="Replace outputs that exist.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        other(
+            "--config",
+            panel=DATA,
+            metavar="FILE",
+            help="YAML file of settings; flags win over it (see videogender config show).",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, other("--quiet", "-q", panel=DATA, help="Say nothing but warnings and errors.")
+    ] = False,
+    model: Annotated[str | None, setting("detect.model", FACES)] = None,
+    weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
+    device: Annotated[str | None, setting("detect.device", FACES)] = None,
+    precision: Annotated[str | None, setting("detect.precision", FACES)] = None,
+    long_side: Annotated[int | None, setting("detect.long_side", FACES)] = None,
+    face_threshold: Annotated[float | None, setting("detect.face_threshold", FACES)] = None,
+    unsure_below: Annotated[float | None, setting("label.unsure_below", FACES)] = None,
+    min_face_px: Annotated[float | None, setting("detect.min_face_px", FACES)] = None,
+    nms_iou: Annotated[float | None, setting("detect.nms_iou", FACES)] = None,
+    batch_size: Annotated[int | None, setting("detect.batch_size", FACES)] = None,
+    threads: Annotated[int | None, setting("detect.threads", FACES)] = None,
+    style: Annotated[str | None, setting("render.style", LOOK)] = None,
+    blur: Annotated[
+        bool | None,
+        other("--blur/--no-blur", panel=LOOK, help="Make faces unrecognisable; labels are kept."),
+    ] = None,
+    labels: Annotated[
+        bool | None,
+        other("--labels/--no-labels", panel=LOOK, help="Write the label beside each face, or not."),
+    ] = None,
+    codec: Annotated[str | None, setting("video.codec", ENCODING)] = None,
+    crf: Annotated[int | None, setting("video.crf", ENCODING)] = None,
+    preset: Annotated[str | None, setting("video.preset", ENCODING)] = None,
+) -> int:
+    """Find the faces of videos and images and label them female, male or unsure.
+
+    A video becomes an MP4 with its sound, an image stays an image of its kind; both get
+    `.annotated` into their name and are written beside their source.
+
+    Examples:
+
+      videogender annotate clip.mp4
+
+      videogender annotate talks/*.mp4 photos/ --output annotated/
+
+      videogender annotate clip.mp4 --json - --no-video | jq .faces
+
+      videogender annotate clip.mp4 --start 1:02 --end 1:30 --blur
+    """
+    settings = with_overrides(
+        load_settings(config),
+        {
+            "detect.model": model,
+            "detect.weights": weights,
+            "detect.device": device,
+            "detect.precision": precision,
+            "detect.long_side": long_side,
+            "detect.face_threshold": face_threshold,
+            "detect.nms_iou": nms_iou,
+            "detect.min_face_px": min_face_px,
+            "detect.batch_size": batch_size,
+            "detect.threads": threads,
+            "label.unsure_below": unsure_below,
+            "render.style": style,
+            "render.blur": blur,
+            "render.labels": labels,
+            "video.codec": codec,
+            "video.crf": crf,
+            "video.preset": preset,
+        },
+        as_flags=True,
+    )
+    start_seconds, end_seconds = parse_time(start, "--start"), parse_time(end, "--end")
+    # From here on it takes torch and the rest; usage errors have been told by now.
+    from videogender.annotation import AnnotationInterrupted
+    from videogender.annotation import annotate as run
+    from videogender.cli.report import Report
+
+    with Report(quiet=quiet, model=settings.detect.model) as report:
+        try:
+            summaries = run(
+                inputs,
+                output=output,
+                settings=settings,
+                json=json,
+                csv=csv,
+                video=not no_video,
+                start_seconds=start_seconds,
+                end_seconds=end_seconds,
+                force=force,
+                progress=report,
+            )
+        except AnnotationInterrupted as stop:
+            report.interrupted(stop.summaries, [path for path in (json, csv) if path])
+            return 130
+        report.done(summaries, [path for path in (json, csv) if path])
+    failed = [summary.error for summary in summaries if summary.error is not None]
+    return failed[0].exit_code if failed else 0
+
+
+def parse_time(text: str | None, flag: str) -> float | None:
+    """Read a time in seconds from `12.5`, `1:02` or `01:02:03.5`.
+
+    Raises:
+        ConfigError: the text is of none of these forms; the message names the flag.
+    """
+    if text is None:
+        return None
+    found = _CLOCK.fullmatch(text.strip())
+    if found is None or (found[2] is not None and float(found[3]) >= 60):
+        raise ConfigError(f"{flag} should be a time such as 12.5, 1:02 or 01:02:03.5, got {text!r}")
+    return int(found[1] or 0) * 3600 + int(found[2] or 0) * 60 + float(found[3])

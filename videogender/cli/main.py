@@ -1,0 +1,166 @@
+"""The command line's front door: finds the subcommand, runs it, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from videogender import __version__
+from videogender.errors import VideogenderError
+
+__all__ = ["SUBCOMMANDS", "Subcommand", "main"]
+
+
+class Subcommand(NamedTuple):
+    """Where a subcommand lives, and the one line that `videogender --help` says about it."""
+
+    module: str
+    attribute: str  # a typer command function, or a `typer.Typer` that holds further commands
+    help: str
+
+
+# Only the module of the subcommand that runs is imported; the others are known by this table.
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "annotate": Subcommand(
+        "videogender.cli.annotate", "annotate", "Find and label the faces of videos and images."
+    ),
+    "bench": Subcommand(
+        "videogender.cli.bench", "bench", "Measure the network and the whole pipeline here."
+    ),
+    "config": Subcommand("videogender.cli.config", "app", "Show the settings that are in force."),
+    "finetune": Subcommand(
+        "videogender.cli.train", "finetune", "Train gender heads onto a face detector."
+    ),
+    "train": Subcommand("videogender.cli.train", "train", "Train a network from scratch."),
+    "weights": Subcommand("videogender.cli.weights", "app", "List, import and fetch weights."),
+}
+
+EPILOG = """\b
+Examples:
+  videogender annotate clip.mp4                    writes clip.annotated.mp4
+  videogender annotate clip.mp4 --json faces.jsonl also writes the faces as data
+  videogender annotate --help                      explains every flag
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code (see `videogender.errors`; Ctrl-C is 130).
+
+    Args:
+        argv: the arguments after the program's name; None takes `sys.argv`.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    args, debug = _without_debug(given)
+    command = typer.main.get_command(_build(args))
+    try:
+        result = command.main(
+            args=args or ["--help"], prog_name="videogender", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as stop:  # typer and rich end this way when a pipe breaks
+        _abandon_stdout()
+        return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
+        _abandon_stdout()
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _without_debug(args: list[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out, wherever it stands before a `--`, so that every subcommand has it."""
+    end = args.index("--") if "--" in args else len(args)
+    flags = [arg for arg in args[:end] if arg != "--debug"]
+    return flags + args[end:], len(flags) < end
+
+
+def _build(args: Sequence[str]) -> typer.Typer:
+    """Assemble the application, with the real module behind the one subcommand that was named."""
+    chosen = next((arg for arg in args if not arg.startswith("-")), None)
+    app = typer.Typer(
+        add_completion=False,
+        epilog=EPILOG,
+        # The panels of rich cost more than everything else in `videogender --help` together.
+        rich_markup_mode="rich" if chosen in SUBCOMMANDS else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, entry in SUBCOMMANDS.items():
+        if name == chosen:
+            target = getattr(import_module(entry.module), entry.attribute)
+        else:
+            target = _not_loaded
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=name, help=entry.help)
+        else:
+            app.command(name, short_help=entry.help)(target)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"videogender {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole trace of an error, not one line.")
+    ] = False,
+) -> None:
+    """Find the faces in videos and images and label presented gender, with an honest `unsure`."""
+
+
+def _not_loaded() -> None:
+    """Stand in for a subcommand that this run does not need."""
+
+
+def _explain(error: Exception) -> int:
+    """Print one line about an error and return its exit code."""
+    if isinstance(error, VideogenderError):
+        _say(f"error: {error}")
+        return error.exit_code
+    # typer's usage errors; the class itself has moved between typer's versions.
+    if callable(show := getattr(error, "format_message", None)):
+        code: Any = getattr(error, "exit_code", 2)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            _say(show())
+            return int(code)
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        _say(f"error: {' '.join(show().split()).rstrip('.')}{hint}")
+        return int(code)
+    _say(f"error: unexpected {type(error).__name__}: {error} (--debug shows the trace)")
+    return 1
+
+
+def _say(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr)
+
+
+def _abandon_stdout() -> None:
+    """Send what is still buffered nowhere, so that Python's exit has nothing to complain about."""
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)

@@ -1,0 +1,268 @@
+"""Images in, faces out: the one place where pixels become tensors and logits become `Faces`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from videogender.config import DetectSettings
+from videogender.devices import choose_device, choose_dtype
+from videogender.frames import Faces, Frame, Picture, RgbPicture
+from videogender.network.boxes import decode, nms
+from videogender.network.heads import FEMALE, MALE, AnchorNetwork, Predictions
+
+PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
+MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
+GENDER_ANCHORS = 6  # best anchors of a face whose gender answers are combined
+
+__all__ = ["Detector"]
+
+
+class Detector:
+    """Finds faces and their presented gender in pictures.
+
+    Build it with `Detector.load`, or around a network for evaluation and tests.
+
+    Args:
+        network: a trained network in evaluation mode; it is changed for inference (normalisation
+            folded, input turned from BGR to RGB), so hand in one that nobody else uses.
+        settings: thresholds, sizes, precision.
+        device: where to run.
+        temperature: gender logits are divided by it, from calibration on held-out faces.
+    """
+
+    def __init__(
+        self,
+        network: AnchorNetwork,
+        settings: DetectSettings | None = None,
+        device: torch.device | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self.settings = settings or DetectSettings()
+        self.device = device or torch.device("cpu")
+        self.dtype = choose_dtype(self.settings.precision, self.device)
+        self.model_name = network.name
+        self.has_gender = network.has_gender
+        self.temperature = temperature
+        self.network = _for_inference(network).to(
+            self.device, self.dtype, memory_format=torch.channels_last
+        )
+        # after `_for_inference` the network takes RGB minus this mean, unscaled
+        self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None = None,
+        *,
+        weights: str | Path | None = None,
+        device: str | None = None,
+        settings: DetectSettings | None = None,
+    ) -> Detector:
+        """Load a model and its weights.
+
+        Args:
+            model: `lite` or `vgg16`; given, it overrides the settings, as do the next two.
+            weights: a `.safetensors` file instead of the model's own.
+            device: `auto`, `cpu`, `cuda` or `mps`.
+            settings: everything else.
+
+        Raises:
+            ModelError: if the model is unknown, or its weights are missing or corrupt.
+            DeviceError: if the device that was asked for is missing.
+        """
+        from videogender.network import checkpoints
+        from videogender.weights.store import resolve
+
+        settings = settings or DetectSettings()
+        settings = replace(
+            settings,
+            model=model or settings.model,
+            weights=str(weights) if weights else settings.weights,
+            device=device or settings.device,
+        )
+        where = choose_device(settings.device)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        network, metadata = checkpoints.load(resolve(settings.model, settings.weights))
+        return cls(network, settings, where, float(metadata.get("temperature", "1")))
+
+    @property
+    def batch_size(self) -> int:
+        """Frames a forward pass takes together."""
+        if self.settings.batch_size:
+            return self.settings.batch_size
+        return 4 if self.device.type == "cpu" else 32
+
+    def describe(self) -> str:
+        """Say what runs where, such as `lite, cpu, fp32, 2 threads`."""
+        names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+        parts = [self.model_name, str(self.device), names[self.dtype]]
+        if self.device.type == "cpu":
+            parts.append(f"{torch.get_num_threads()} threads")
+        elif self.device.type == "cuda":
+            parts[1] += f" ({torch.cuda.get_device_name(self.device)})"
+        return ", ".join(parts)
+
+    def input_size_wh(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size (width, height) at which a picture of this size is looked at.
+
+        Pictures larger than `long_side` shrink to it; smaller ones stay as they are.
+        """
+        longest = max(width, height)
+        if not self.settings.long_side or longest <= self.settings.long_side:
+            return width, height
+        scale = self.settings.long_side / longest
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def __call__(self, images: Sequence[NDArray[np.uint8] | Frame | Picture]) -> list[Faces]:
+        """Find the faces of each picture.
+
+        Args:
+            images: HWC uint8 **RGB** arrays, frames or pictures, of any sizes.
+
+        Returns:
+            One `Faces` a picture, in order, boxes in its own pixels.
+        """
+        found: list[Faces] = []
+        for start in range(0, len(images), self.batch_size):
+            pictures = [_picture(image) for image in images[start : start + self.batch_size]]
+            sizes = [(p.width, p.height) for p in pictures]
+            scaled = [p.to_rgb(self.input_size_wh(*size)) for p, size in zip(pictures, sizes, strict=True)]
+            found.extend(self.detect(scaled, sizes))
+        return found
+
+    def detect(
+        self, scaled: Sequence[NDArray[np.uint8]], sizes_wh: Sequence[tuple[int, int]]
+    ) -> list[Faces]:
+        """Find faces in pictures that already have the network's size.
+
+        Args:
+            scaled: HWC uint8 **RGB**, each of `input_size_wh` of its source.
+            sizes_wh: width and height of each source, whose pixels the boxes are in.
+        """
+        result: list[Faces] = [Faces.empty()] * len(scaled)
+        shapes = [_padded_hw(image) for image in scaled]
+        for shape in dict.fromkeys(shapes):
+            members = [i for i, s in enumerate(shapes) if s == shape]
+            batch = [scaled[i] for i in members]
+            for i, faces in zip(
+                members, self._detect_batch(batch, shape, [sizes_wh[i] for i in members]), strict=True
+            ):
+                result[i] = faces
+        return result
+
+    @torch.inference_mode()
+    def _detect_batch(
+        self,
+        batch: Sequence[NDArray[np.uint8]],
+        padded_hw: tuple[int, int],
+        sizes_wh: Sequence[tuple[int, int]],
+    ) -> list[Faces]:
+        predictions = self.network(self._tensor(batch, padded_hw))
+        least = _logit(self.settings.face_threshold)
+        image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
+        logits = predictions.face_logits[image, anchor].float()
+        boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
+        found = []
+        for index, (pixels, (width, height)) in enumerate(zip(batch, sizes_wh, strict=True)):
+            mine = (image == index).nonzero().squeeze(1)
+            order = logits[mine].argsort(descending=True, stable=True)[:MOST_CANDIDATES]
+            mine = mine[order]
+            keep, owner = nms(boxes[mine], self.settings.nms_iou)
+            scores = logits[mine].sigmoid()
+            female = self._female(predictions, index, anchor[mine], scores, keep, owner)
+            scale = boxes.new_tensor([width / pixels.shape[1], height / pixels.shape[0]] * 2)
+            kept = boxes[mine][keep] * scale
+            tall = (kept[:, 3] - kept[:, 1]) >= self.settings.min_face_px
+            found.append(
+                Faces(
+                    kept[tall].cpu().numpy(),
+                    scores[keep][tall].cpu().numpy(),
+                    female[tall].cpu().numpy(),
+                )
+            )
+        return found
+
+    def _female(
+        self,
+        predictions: Predictions,
+        index: int,
+        anchor: Tensor,
+        scores: Tensor,
+        keep: Tensor,
+        owner: Tensor,
+    ) -> Tensor:
+        """Return the probability of female [K] of the kept faces.
+
+        The best anchors of a face, kept and suppressed, answer together, weighted by face score.
+        """
+        faces = keep.nonzero().squeeze(1)
+        if not self.has_gender or len(faces) == 0:
+            return torch.full((len(faces),), math.nan, device=scores.device)
+        rank = _rank_within(owner)
+        asked = (rank < GENDER_ANCHORS).nonzero().squeeze(1)
+        image = torch.full_like(asked, index)
+        answers = self.network.gender_logits(predictions.features, image, anchor[asked]).float()
+        margin = answers[:, FEMALE] - answers[:, MALE]
+        weight = scores[asked]
+        total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
+        voted = torch.zeros_like(scores).index_add_(0, owner[asked], weight * margin)
+        return torch.sigmoid(voted[faces] / total[faces] / self.temperature)
+
+    def _tensor(self, batch: Sequence[NDArray[np.uint8]], padded_hw: tuple[int, int]) -> Tensor:
+        """Return network input [B, 3, H, W]: mean subtracted, zeros where padded."""
+        height, width = padded_hw
+        out = torch.zeros(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
+        for row, image in zip(out, batch, strict=True):
+            h, w = image.shape[:2]
+            pixels = torch.from_numpy(image).to(self.device, non_blocking=True)
+            torch.sub(pixels, self._mean_rgb, out=row[:h, :w])
+        return out.permute(0, 3, 1, 2)
+
+
+def _picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:
+    if isinstance(image, Frame):
+        return image.picture
+    return RgbPicture(image) if isinstance(image, np.ndarray) else image
+
+
+def _padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return (
+        math.ceil(height / PAD_MULTIPLE) * PAD_MULTIPLE,
+        math.ceil(width / PAD_MULTIPLE) * PAD_MULTIPLE,
+    )
+
+
+def _logit(probability: float) -> float:
+    """Return the log-odds, finite also at 0 and 1."""
+    p = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
+
+
+def _rank_within(owner: Tensor) -> Tensor:
+    """Return how many earlier entries have the same owner, [N]."""
+    order = owner.argsort(stable=True)
+    sorted_owner = owner[order]
+    place = torch.arange(len(owner), device=owner.device)
+    first = torch.searchsorted(sorted_owner, sorted_owner)
+    rank = torch.empty_like(owner)
+    rank[order] = place - first
+    return rank
+
+
+def _for_inference(network: AnchorNetwork) -> AnchorNetwork:
+    """Fold what can be folded, and make the first convolution read RGB instead of BGR."""
+    network = network.eval().requires_grad_(False)
+    network.fuse()
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    first.weight = nn.Parameter(first.weight.flip(1), requires_grad=False)
+    return network

@@ -1,0 +1,153 @@
+"""The values that walk through the rooms: pictures, frames and the faces found in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture"]
+
+Label = Literal["female", "male", "unsure"]
+
+
+class Picture(Protocol):
+    """Pixels of one upright frame, kept in whatever form the source had them."""
+
+    @property
+    def width(self) -> int:
+        """Width in pixels, after rotation metadata has been applied."""
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, after rotation metadata has been applied."""
+
+    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return HWC uint8 **RGB**, contiguous; scaled to `size_wh` (width, height) if given."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RgbPicture:
+    """A picture held as one HWC uint8 **RGB** array."""
+
+    array: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3 or self.array.shape[2] != 3 or self.array.dtype != np.uint8:
+            raise ValueError(
+                f"expected HWC uint8 RGB, got {self.array.shape} of {self.array.dtype}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.array.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.array.shape[0])
+
+    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return the array, scaled to `size_wh` (width, height) with area-aware filtering."""
+        if size_wh is None or size_wh == (self.width, self.height):
+            return np.ascontiguousarray(self.array)
+        from PIL import Image
+
+        scaled = Image.fromarray(self.array).resize(size_wh, Image.Resampling.BILINEAR)
+        return np.asarray(scaled)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One frame of a source.
+
+    Attributes:
+        picture: the pixels, upright.
+        index: position in the source, from 0, counting every frame of the source.
+        pts_seconds: presentation time in seconds on the source's own clock, or None for a still.
+        source: what the user named: a path or an address without credentials.
+    """
+
+    picture: Picture
+    index: int
+    pts_seconds: float | None
+    source: str
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.picture.width
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.picture.height
+
+    def __repr__(self) -> str:
+        return (
+            f"Frame({self.source!r}, index={self.index}, pts_seconds={self.pts_seconds}, "
+            f"{self.width}x{self.height})"
+        )
+
+
+def _no_ids() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """The faces of one frame, best score first.
+
+    Attributes:
+        boxes: float32 [N, 4], xyxy in pixels of the upright frame; they may reach past its edge.
+        scores: float32 [N], the probability that the box holds a face.
+        female: float32 [N], the calibrated probability that the presented gender is female;
+            NaN where the model has no gender heads.
+        tracks: int64 [N], the track each face belongs to, or empty while nothing is tracked.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    female: NDArray[np.float32]
+    tracks: NDArray[np.int64] = field(default_factory=_no_ids)
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.boxes.shape != (n, 4) or self.female.shape != (n,) or self.scores.shape != (n,):
+            raise ValueError(
+                f"shapes disagree: boxes {self.boxes.shape}, scores {self.scores.shape}, "
+                f"female {self.female.shape}"
+            )
+        if len(self.tracks) not in (0, n):
+            raise ValueError(f"{len(self.tracks)} track ids for {n} faces")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        return f"Faces({len(self)} faces)"
+
+    @classmethod
+    def empty(cls) -> Faces:
+        """Return a value that holds no face."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+    def labels(self, unsure_below: float) -> list[Label]:
+        """Return a label a face: the likelier gender, or `unsure` below the threshold.
+
+        Args:
+            unsure_below: least probability of the winning label, 0.5 to 1.
+        """
+        return [label_of(p, unsure_below) for p in self.female.tolist()]
+
+
+def label_of(female: float, unsure_below: float) -> Label:
+    """Name the likelier gender if its probability reaches `unsure_below`; NaN is `unsure`."""
+    if female >= unsure_below and female >= 0.5:
+        return "female"
+    if 1.0 - female >= unsure_below and female < 0.5:
+        return "male"
+    return "unsure"

@@ -1,0 +1,97 @@
+"""Boxes: encode, decode, overlap and suppression as small pure functions on xyxy pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CENTRE_VARIANCE = 0.1  # SSD's scaling of the regression targets, kept by S3FD
+SIZE_VARIANCE = 0.2
+
+__all__ = ["area", "decode", "encode", "iou_matrix", "nms"]
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Express boxes as regression targets of their anchors.
+
+    Args:
+        boxes: float [..., 4], xyxy in pixels.
+        anchors: float [..., 3], centre x, centre y, size in pixels.
+
+    Returns:
+        float [..., 4]: dx, dy, dw, dh.
+    """
+    size = anchors[..., 2:3]
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    wh = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3)
+    return torch.cat(
+        [
+            (centre - anchors[..., :2]) / (CENTRE_VARIANCE * size),
+            torch.log(wh / size) / SIZE_VARIANCE,
+        ],
+        -1,
+    )
+
+
+def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Turn regression outputs into boxes; the inverse of `encode`.
+
+    Args:
+        deltas: float [..., 4], dx, dy, dw, dh.
+        anchors: float [..., 3], centre x, centre y, size in pixels.
+
+    Returns:
+        float [..., 4], xyxy in pixels.
+    """
+    size = anchors[..., 2:3]
+    centre = anchors[..., :2] + deltas[..., :2] * (CENTRE_VARIANCE * size)
+    # exp is bounded: a face is never over e^4 times an anchor, and fp16 must not overflow
+    half = torch.exp((deltas[..., 2:] * SIZE_VARIANCE).clamp(max=4.0)) * (size / 2)
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Return the area [...] of boxes [..., 4] in square pixels; inverted boxes have none."""
+    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(
+        min=0
+    )
+
+
+def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersection over union [N, M] of boxes [N, 4] and [M, 4]."""
+    wide = torch.minimum(a[:, None, 2], b[None, :, 2]) - torch.maximum(a[:, None, 0], b[None, :, 0])
+    high = torch.minimum(a[:, None, 3], b[None, :, 3]) - torch.maximum(a[:, None, 1], b[None, :, 1])
+    shared = wide.clamp(min=0) * high.clamp(min=0)
+    union = area(a)[:, None] + area(b)[None, :] - shared
+    return shared / union.clamp(min=1e-9)
+
+
+def nms(boxes: Tensor, iou_above: float) -> tuple[Tensor, Tensor]:
+    """Greedy non-maximum suppression, without a loop over boxes.
+
+    A box is kept when no better kept box overlaps it by more than `iou_above`. Starting from "all
+    kept" and applying that rule until nothing changes reaches the greedy result exactly: after k
+    rounds every decision whose chain of suppressors is shorter than k is final.
+
+    Args:
+        boxes: float [N, 4], xyxy in pixels, **best score first**.
+        iou_above: overlap above which the weaker box goes.
+
+    Returns:
+        keep: bool [N]; and owner: int64 [N], for each box the kept box that overlaps it most
+        (a kept box owns itself).
+    """
+    n = len(boxes)
+    overlap = iou_matrix(boxes, boxes)
+    suppresses = torch.triu(overlap > iou_above, diagonal=1)  # row suppresses column
+    keep = torch.ones(n, dtype=torch.bool, device=boxes.device)
+    while True:
+        updated = ~(suppresses & keep[:, None]).any(0)
+        if torch.equal(updated, keep):
+            break
+        keep = updated
+    if n == 0:
+        return keep, torch.zeros(0, dtype=torch.long, device=boxes.device)
+    # score the kept columns only; a degenerate box overlaps nothing, itself included
+    owner = overlap.masked_fill(~keep[None, :], -1.0).argmax(1)
+    return keep, torch.where(keep, torch.arange(n, device=boxes.device), owner)

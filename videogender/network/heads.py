@@ -1,0 +1,202 @@
+"""One head design for every trunk: a face score, a box and a gender for each anchor.
+
+A trunk yields six feature maps (taps). Beside each stand a face head `<tap>_mbox_conf`, a box head
+`<tap>_mbox_loc` and, where the model has them, a gender head `<tap>_gender`. Faces are rare among
+anchors, so gender heads are evaluated only at the cells that ask for it: a patch of features around
+each such cell goes through the same convolution that would else sweep the whole map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videogender.network.anchors import STRIDES, anchors_for, level_offsets
+
+FEMALE, MALE = 0, 1
+BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
+
+__all__ = ["FEMALE", "MALE", "AnchorNetwork", "GenderConv", "Predictions"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of a batch.
+
+    Attributes:
+        face_logits: [B, A], log-odds that the anchor holds a face.
+        box_deltas: [B, A, 4], regression outputs for `boxes.decode`.
+        features: the taps, [B, C, H, W] each, finest first; `gender_logits` reads them.
+        anchors: [A, 3], centre x, centre y and size in input pixels.
+    """
+
+    face_logits: Tensor
+    box_deltas: Tensor
+    features: tuple[Tensor, ...]
+    anchors: Tensor
+
+
+class GenderConv(nn.Conv2d):
+    """The seed recipe's gender head: one 3×3 convolution to two channels (female, male)."""
+
+    radius = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 2, kernel_size=3)
+
+    @torch.no_grad()
+    def start_from_face(self, conf: nn.Conv2d) -> None:
+        """Copy the **face** channel (the last) of a face head into both gender channels.
+
+        Both start equal, so the first answer is one half for everybody.
+        """
+        self.weight.copy_(conf.weight[-1:].repeat(2, 1, 1, 1))
+        if self.bias is not None and conf.bias is not None:
+            self.bias.copy_(conf.bias[-1:].repeat(2))
+
+
+class AnchorNetwork(nn.Module):
+    """Base of the trunks: taps in, predictions a anchor out.
+
+    A subclass implements `features` and names its taps. Input is float [B, 3, H, W] in **BGR**,
+    pixel values 0 to 255 minus `pixel_mean`, times `pixel_scale`.
+    """
+
+    name: ClassVar[str]
+    taps: ClassVar[tuple[str, ...]]
+    strides: ClassVar[tuple[int, ...]] = STRIDES
+    pixel_mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
+    pixel_scale: ClassVar[float] = 1.0
+
+    def __init__(self, tap_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.tap_channels = tuple(tap_channels)
+        for level, (tap, channels) in enumerate(zip(self.taps, tap_channels, strict=True)):
+            classes = 2 if level else BACKGROUND_CHANNELS_FIRST_LEVEL + 1
+            setattr(self, f"{tap}_mbox_conf", nn.Conv2d(channels, classes, 3, padding=1))
+            setattr(self, f"{tap}_mbox_loc", nn.Conv2d(channels, 4, 3, padding=1))
+
+    @property
+    def has_gender(self) -> bool:
+        """Whether gender heads are present."""
+        return hasattr(self, f"{self.taps[0]}_gender")
+
+    def add_gender_heads(self) -> None:
+        """Add a `GenderConv` beside each face head, started from that head's face weights."""
+        for tap, channels in zip(self.taps, self.tap_channels, strict=True):
+            head = GenderConv(channels)
+            conf = getattr(self, f"{tap}_mbox_conf")
+            head.start_from_face(conf)
+            setattr(self, f"{tap}_gender", head.to(conf.weight.device, conf.weight.dtype))
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the six taps [B, C, H, W] of an input [B, 3, H, W], finest first."""
+        raise NotImplementedError
+
+    def fuse(self) -> None:
+        """Fold what training needs and inference does not; afterwards `pixel_scale` is 1."""
+
+    def forward(self, x: Tensor) -> Predictions:
+        """Return face logits and box deltas of every anchor of a batch [B, 3, H, W]."""
+        features = self.features(x)
+        logits, deltas = [], []
+        for level, (tap, feature) in enumerate(zip(self.taps, features, strict=True)):
+            conf: nn.Conv2d = getattr(self, f"{tap}_mbox_conf")
+            loc: nn.Conv2d = getattr(self, f"{tap}_mbox_loc")
+            # one pass over the map serves both heads
+            out = F.conv2d(
+                feature,
+                torch.cat([conf.weight, loc.weight]),
+                torch.cat([conf.bias, loc.bias]),  # type: ignore[list-item]
+                padding=1,
+            )
+            classes = len(conf.weight)
+            background = out[:, 0] if level else out[:, : classes - 1].amax(1)
+            logits.append((out[:, classes - 1] - background).flatten(1))
+            deltas.append(out[:, classes:].flatten(2).transpose(1, 2))
+        grids = grids_of(features)
+        return Predictions(
+            torch.cat(logits, 1),
+            torch.cat(deltas, 1),
+            features,
+            anchors_for(grids, self.strides, features[0].device),
+        )
+
+    def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
+        """Run one level's gender head without padding: [N, C, h, w] to [N, 2, h − 2r, w − 2r]."""
+        out: Tensor = getattr(self, f"{self.taps[level]}_gender")(padded)
+        return out
+
+    def gender_radius(self, level: int) -> int:
+        """Return how many cells around its own the gender head of a level reads."""
+        return int(getattr(self, f"{self.taps[level]}_gender").radius)
+
+    def gender_logits(
+        self, features: tuple[Tensor, ...], image_index: Tensor, anchor_index: Tensor
+    ) -> Tensor:
+        """Return gender logits at chosen anchors only.
+
+        Args:
+            features: the taps of `Predictions`.
+            image_index: int64 [K], which image of the batch.
+            anchor_index: int64 [K], which anchor of that image.
+
+        Returns:
+            [K, 2], logits of female and male.
+        """
+        offsets = level_offsets(grids_of(features))
+        out = features[0].new_zeros(len(anchor_index), 2)
+        for level, feature in enumerate(features):
+            here = (anchor_index >= offsets[level]) & (anchor_index < offsets[level + 1])
+            where = here.nonzero().squeeze(1)
+            if len(where) == 0:
+                continue
+            cell = anchor_index[where] - offsets[level]
+            columns = feature.shape[3]
+            patches = patches_at(
+                feature,
+                image_index[where],
+                cell // columns,
+                cell % columns,
+                self.gender_radius(level),
+            )
+            logits = self.gender_at_level(level, patches).flatten(1)
+            out = out.index_put((where,), logits.to(out.dtype))
+        return out
+
+    def gender_maps(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return gender logits [B, A, 2] of every anchor, by sweeping whole maps."""
+        maps = []
+        for level, feature in enumerate(features):
+            radius = self.gender_radius(level)
+            out = self.gender_at_level(level, F.pad(feature, [radius] * 4))
+            maps.append(out.flatten(2).transpose(1, 2))
+        return torch.cat(maps, 1)
+
+
+def grids_of(features: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    """Return the cells (high, wide) of each feature map."""
+    return tuple((int(f.shape[2]), int(f.shape[3])) for f in features)
+
+
+def patches_at(feature: Tensor, image: Tensor, row: Tensor, column: Tensor, radius: int) -> Tensor:
+    """Cut square patches out of feature maps, zeros beyond the edge.
+
+    Args:
+        feature: [B, C, H, W].
+        image, row, column: int64 [K], the centre cells.
+        radius: cells on each side of the centre.
+
+    Returns:
+        [K, C, 2r + 1, 2r + 1].
+    """
+    padded = F.pad(feature, [radius] * 4).permute(0, 2, 3, 1)  # [B, H + 2r, W + 2r, C]
+    reach = torch.arange(2 * radius + 1, device=feature.device)
+    rows = row[:, None, None] + reach[None, :, None]
+    columns = column[:, None, None] + reach[None, None, :]
+    return padded[image[:, None, None], rows, columns].permute(0, 3, 1, 2)

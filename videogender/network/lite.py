@@ -1,0 +1,130 @@
+"""`lite`: a compact S3FD with the same strides, anchors and heads, made for two CPU cores.
+
+Full 3×3 convolutions of few channels (they run nearest to a CPU's peak), a stem that goes to stride
+4 at once, and a light top-down path that tells the fine levels what the coarse ones saw.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from videogender.network.heads import AnchorNetwork
+
+__all__ = ["Lite"]
+
+
+class ConvUnit(nn.Module):
+    """Convolution, batch normalisation and (if asked for) ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(outputs)
+        self.relu = relu
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return F.relu(x, inplace=True) if self.relu else x
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Fold the normalisation into the convolution."""
+        norm = self.norm
+        if isinstance(norm, nn.Identity):
+            return
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.conv.weight, self.conv.bias = fuse_conv_bn_weights(
+            self.conv.weight,
+            None,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        self.norm = nn.Identity()
+
+
+class LiteGenderHead(nn.Conv2d):
+    """First layer of a level's gender tower; what follows is shared by all levels."""
+
+    radius = 2  # 3×3 here and 3×3 in the shared part: five cells, the face and its hair
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__(channels, hidden, kernel_size=3)
+
+
+class Lite(AnchorNetwork):
+    """The compact trunk. See the module docstring; input as `AnchorNetwork` says."""
+
+    name: ClassVar[str] = "lite"
+    taps: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32", "s64", "s128")
+    pixel_scale: ClassVar[float] = 1 / 64
+
+    def __init__(self, gender: bool = True) -> None:
+        super().__init__((16, 32, 64, 128, 128, 128))
+        self.stem = nn.Sequential(ConvUnit(3, 16, 7, stride=4), ConvUnit(16, 16, 3))
+        self.stage8 = nn.Sequential(ConvUnit(16, 32, 3, stride=2), ConvUnit(32, 32, 3))
+        self.stage16 = nn.Sequential(ConvUnit(32, 96, 3, stride=2), ConvUnit(96, 96, 3))
+        self.stage32 = nn.Sequential(ConvUnit(96, 128, 3, stride=2), ConvUnit(128, 128, 3))
+        self.stage64 = nn.Sequential(ConvUnit(128, 64, 1), ConvUnit(64, 128, 3, stride=2))
+        self.stage128 = nn.Sequential(ConvUnit(128, 64, 1), ConvUnit(64, 128, 3, stride=2))
+        # top-down: lateral 1×1 of the fine map plus the coarse map brought up, then one 3×3
+        self.side4, self.side8 = ConvUnit(16, 16, 1, relu=False), ConvUnit(32, 32, 1, relu=False)
+        self.side16 = ConvUnit(96, 64, 1, relu=False)
+        self.down8, self.down16 = ConvUnit(32, 16, 1, relu=False), ConvUnit(64, 32, 1, relu=False)
+        self.down32 = ConvUnit(128, 64, 1, relu=False)
+        self.out4, self.out8, self.out16 = (ConvUnit(c, c, 3) for c in (16, 32, 64))
+        if gender:
+            self.add_gender_heads()
+
+    def add_gender_heads(self) -> None:
+        """Add the gender tower: 3×3 a level, then 3×3 and 1×1 shared by all levels."""
+        hidden = 64
+        for tap, channels in zip(self.taps, self.tap_channels, strict=True):
+            setattr(self, f"{tap}_gender", LiteGenderHead(channels, hidden))
+        self.gender_shared = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(hidden, 128, 3), nn.ReLU(), nn.Conv2d(128, 2, 1)
+        )
+
+    def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
+        """Run the tower of one level: [N, C, h, w] to [N, 2, h − 4, w − 4]."""
+        out: Tensor = self.gender_shared(super().gender_at_level(level, padded))
+        return out
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the six taps; see `AnchorNetwork.features`."""
+        x4 = self.stem(x)
+        x8 = self.stage8(x4)
+        x16 = self.stage16(x8)
+        x32 = self.stage32(x16)
+        x64 = self.stage64(x32)
+        x128 = self.stage128(x64)
+        s16 = self.out16(merge(self.side16(x16), self.down32(x32)))
+        s8 = self.out8(merge(self.side8(x8), self.down16(s16)))
+        s4 = self.out4(merge(self.side4(x4), self.down8(s8)))
+        return s4, s8, s16, x32, x64, x128
+
+    def fuse(self) -> None:
+        """Fold batch normalisation and the pixel scale into the weights, for inference.
+
+        Afterwards the input is pixel values minus the mean, unscaled.
+        """
+        for module in self.modules():
+            if isinstance(module, ConvUnit):
+                module.fuse()
+        with torch.no_grad():
+            self.stem[0].conv.weight.mul_(self.pixel_scale)  # type: ignore[union-attr,operator]
+        self.pixel_scale = 1.0  # type: ignore[misc]
+
+
+def merge(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Add a coarse map, enlarged to the nearest cell, to a fine one; then ReLU."""
+    return F.relu(fine + F.interpolate(coarse, size=fine.shape[2:]))

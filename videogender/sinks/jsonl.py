@@ -1,0 +1,84 @@
+"""JSON Lines: one object a frame, in strict JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TypedDict
+
+from videogender.frames import Faces, Frame, Label
+from videogender.sinks.rows import RowSink, rounded
+
+__all__ = ["FaceRecord", "FrameRecord", "JsonlSink", "frame_record"]
+
+
+class FaceRecord(TypedDict):
+    """One face.
+
+    `box` is xyxy in pixels of the upright frame, to 0.1 px; `score` and `female` are probabilities
+    to 4 digits, `female` null where the model has no gender heads; `track` is null until faces are
+    tracked.
+    """
+
+    box: list[float]
+    score: float
+    female: float | None
+    label: Label
+    track: int | None
+
+
+class FrameRecord(TypedDict):
+    """One frame; `time_s` is in seconds on the source's clock, null for a still."""
+
+    source: str
+    frame: int
+    time_s: float | None
+    width: int
+    height: int
+    faces: list[FaceRecord]
+
+
+def frame_record(frame: Frame, faces: Faces, unsure_below: float) -> FrameRecord:
+    """Describe a frame and its faces in plain values, ready for `json.dumps`.
+
+    Args:
+        frame: the frame.
+        faces: the faces found in it.
+        unsure_below: least probability of the winning label, 0.5 to 1.
+    """
+    tracks = faces.tracks.tolist() or [None] * len(faces)
+    time = frame.pts_seconds
+    return {
+        "source": frame.source,
+        "frame": frame.index,
+        "time_s": None if time is None else rounded(time, 6),
+        "width": frame.width,
+        "height": frame.height,
+        "faces": [
+            {
+                "box": [rounded(edge, 1) for edge in box],
+                "score": rounded(score, 4),
+                "female": None if math.isnan(female) else rounded(female, 4),
+                "label": label,
+                "track": track,
+            }
+            for box, score, female, label, track in zip(
+                faces.boxes.tolist(),
+                faces.scores.tolist(),
+                faces.female.tolist(),
+                faces.labels(unsure_below),
+                tracks,
+                strict=True,
+            )
+        ],
+    }
+
+
+class JsonlSink(RowSink):
+    """Writes a line for each frame, faces or none."""
+
+    def write(self, frame: Frame, faces: Faces) -> None:
+        """Write one frame as a line of JSON."""
+        record = frame_record(frame, faces, self.unsure_below)
+        # ASCII with escapes: right whatever encoding a terminal or a pipe believes in.
+        self.put(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")

@@ -1,0 +1,112 @@
+"""What the data sinks share: a text file or standard output, written row by row."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from videogender.errors import OutputError
+from videogender.frames import Faces, Frame
+
+__all__ = ["RowSink", "rounded"]
+
+
+class RowSink(ABC):
+    """Frames and faces as text that streams to a file or, for `-`, to standard output.
+
+    Args:
+        target: the file, written in place (atomic naming is done outside), or `-`.
+        unsure_below: least probability of the winning label, 0.5 to 1.
+        name: what messages call the target; None takes `target` itself.
+
+    Raises:
+        OutputError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
+    ) -> None:
+        self.unsure_below = unsure_below
+        self.name = str(target if name is None else name)
+        self._is_stdout = str(target) == "-"
+        if self._is_stdout:
+            self._file: TextIO = sys.stdout
+            return
+        try:
+            self._file = Path(target).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @abstractmethod
+    def write(self, frame: Frame, faces: Faces) -> None:
+        """Write one frame.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written for another reason.
+            BrokenPipeError: nobody reads standard output any more.
+        """
+
+    def put(self, text: str) -> None:
+        """Write text as it is; a pipe's reader sees it at once. Raises what `write` raises."""
+        try:
+            self._file.write(text)
+            if self._is_stdout:
+                self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def mark(self) -> int | None:
+        """Return a place to which `rollback` can return, or None on standard output."""
+        if self._is_stdout:
+            return None
+        try:
+            return self._file.tell()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def rollback(self, mark: int | None) -> None:
+        """Forget what was written since `mark`, as far as it can be taken back."""
+        if mark is None:
+            return
+        try:
+            self._file.seek(mark)
+            self._file.truncate()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Write what is buffered and close the file; standard output stays open."""
+        if self._is_stdout:
+            return
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except OutputError:
+            if error is None:  # else the first error says more
+                raise
+
+    def _failed(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.name}: cannot write: {error.strerror or error}")
+
+
+def rounded(value: float, digits: int) -> float:
+    """Round, and turn -0.0 into 0.0."""
+    return round(value, digits) + 0.0

@@ -1,0 +1,253 @@
+"""VideoSink: encodes drawn frames into an MP4 that plays in browsers, each at its own time."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import av
+import av.error
+from av.video.stream import VideoStream
+
+from videogender.config import VideoSettings
+from videogender.errors import ConfigError, OutputError
+from videogender.frames import Frame
+from videogender.sinks.carry import Carrier, muxer_options
+from videogender.sources.picture import DecodedPicture, samples_of
+from videogender.sources.timing import Clock
+from videogender.sources.video import VideoSource
+
+if TYPE_CHECKING:
+    from videogender.render import Canvas
+
+__all__ = ["VideoSink"]
+
+_SUFFIXES = frozenset({".mp4", ".m4v"})
+# Encoders without a constant rate factor take a fixed quantiser; 20 of the one is about 4 there.
+_CRF_A_QUANTISER = 5
+_LAMBDA_A_QUANTISER = 118  # FF_QP2LAMBDA
+_USUAL_RATE = Fraction(30)
+_MOST_USUAL_RATE = 240
+
+
+class VideoSink:
+    """Writes the frames of a video source, with all that the source holds besides its picture.
+
+    Sound and subtitles are read from the source's file in step with the frames. Closing after any
+    number of frames gives a file that plays: what the sound holds beyond them is left out.
+    """
+
+    def __init__(self, path: str | Path, source: VideoSource, settings: VideoSettings) -> None:
+        """Open an output and write its header.
+
+        Args:
+            path: of an MP4 file, which is overwritten.
+            source: whose frames will come. Warnings are added to `source.warnings`.
+            settings: encoder, quality and speed.
+
+        Raises:
+            ConfigError: the encoder is unknown, or refuses the settings.
+            OutputError: the path cannot be written, or does not name an MP4 file.
+            SourceError: the source's file has gone.
+        """
+        self.path = Path(path)
+        if self.path.suffix.lower() not in _SUFFIXES:
+            raise OutputError(f"{path}: annotated video is MP4; let the name end in .mp4")
+        self._source = source
+        self._frames_written = 0
+        self._closed = False
+        self._clock = Clock(source.signal.time_base)
+        self._zero_ticks = round(source.zero_seconds / source.signal.time_base)
+        codec = _encoder(settings.codec)
+        self._output = av.open(
+            f"file:{self.path.absolute()}",
+            "w",
+            format="mp4",
+            container_options=muxer_options(source),
+        )
+        self._stream = self._add_picture(codec, settings)
+        self._carrier = Carrier(source, self._output)
+        try:
+            with _config_errors(settings):
+                self._stream.codec_context.open()
+            with self._output_errors():
+                self._output.start_encoding()
+        except BaseException:
+            self._carrier.close()
+            raise
+
+    def _add_picture(self, codec: av.Codec, settings: VideoSettings) -> VideoStream:
+        source, signal = self._source, self._source.signal
+        rate = signal.frame_rate
+        with _config_errors(settings):
+            stream: Any = self._output.add_stream(
+                codec.name,
+                rate=rate if rate and rate <= _MOST_USUAL_RATE else _USUAL_RATE,
+                width=source.width + source.width % 2,
+                height=source.height + source.height % 2,
+                time_base=signal.time_base,
+            )
+        context = stream.codec_context
+        context.pix_fmt = "yuv420p"
+        context.thread_type = "AUTO"
+        if signal.pixel_aspect is not None:
+            context.sample_aspect_ratio = signal.pixel_aspect
+        context.color_range = signal.color_range
+        context.color_primaries = signal.color_primaries
+        context.color_trc = signal.color_trc
+        context.colorspace = signal.colorspace
+        if codec.canonical_name == "hevc":
+            context.codec_tag = "hvc1"  # Apple's players want it
+        _set_quality(context, codec, settings)
+        return cast(VideoStream, stream)
+
+    def write(self, frame: Frame, draw: Callable[[Canvas], None] | None = None) -> None:
+        """Encode one frame.
+
+        Args:
+            frame: of the source, in its order.
+            draw: called with a `Canvas` over the frame's upright pixels; None draws nothing.
+
+        Raises:
+            OutputError: the file cannot be written any further.
+        """
+        picture = frame.picture
+        if not isinstance(picture, DecodedPicture):
+            raise TypeError(f"expected a frame of {self._source.name}, got {picture!r}")
+        image = picture.to_yuv420p()
+        y, u, v = (samples_of(plane) for plane in image.planes)
+        width, height = picture.width, picture.height
+        if draw is not None:
+            from videogender.render import Canvas
+
+            draw(
+                Canvas.from_yuv420p(
+                    y[:height, :width],
+                    u,
+                    v,
+                    full_range=picture.full_range,
+                    matrix=picture.matrix,
+                )
+            )
+        # 4:2:0 needs an even size; the last column and row are repeated where the source's is odd.
+        y[:, width:] = y[:, width - 1 : width]
+        y[height:] = y[height - 1 : height]
+        pts = self._clock.tick(picture.pts, picture.duration)
+        image.pts = pts - self._zero_ticks
+        image.duration = picture.duration
+        image.time_base = picture.time_base
+        with self._output_errors():
+            self._output.mux(self._stream.encode(image))
+            self._carrier.advance(pts * picture.time_base)
+        self._frames_written += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            with suppress(Exception):  # the first error is the one to tell
+                self.close()
+
+    def close(self) -> None:
+        """Finish the file. May be called twice.
+
+        Raises:
+            OutputError: the rest cannot be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        source = self._source
+        complete = source.finished and self._frames_written == source.frames_read
+        until = source.end_seconds
+        if not complete:
+            until = self._clock.end * source.signal.time_base
+        try:
+            with self._output_errors():
+                self._output.mux(self._stream.encode(None))
+                self._carrier.finish(until)
+                self._output.close()
+        finally:
+            with suppress(Exception):
+                self._output.close()  # what is open after an error; otherwise does nothing
+            self._carrier.close()
+
+    @contextmanager
+    def _output_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            if error.errno == errno.ENOSPC:
+                raise OutputError(
+                    f"{self.path}: the disk is full; make room or name another place"
+                ) from error
+            raise OutputError(
+                f"{self.path}: cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def _encoder(name: str) -> av.Codec:
+    """Find a video encoder by its own name or by that of its format.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        codec = av.Codec(name, "w")
+    except ValueError as error:
+        near = get_close_matches(name, sorted(av.codecs_available), 1)
+        hint = f"do you mean {near[0]}?" if near else "libx264 and libx265 are usual"
+        raise ConfigError(f"unknown video encoder {name!r}; {hint}") from error
+    if codec.type != "video":
+        raise ConfigError(f"{name!r} encodes {codec.type}, not video; libx264 is usual")
+    formats = {f.name for f in codec.video_formats or ()}
+    if formats and "yuv420p" not in formats:
+        raise ConfigError(f"encoder {name!r} does not take 8-bit 4:2:0 video; libx264 is usual")
+    return codec
+
+
+def _set_quality(context: Any, codec: av.Codec, settings: VideoSettings) -> None:
+    """Set quality and speed by whatever options an encoder has for them."""
+    known = {option.name: option for option in context.supported_options.private}
+    options = context.options
+    if "crf" in known or "cq" in known:
+        options["crf" if "crf" in known else "cq"] = str(settings.crf)
+    else:
+        quantiser = max(2, round(settings.crf / _CRF_A_QUANTISER))
+        context.qscale = True
+        context.global_quality = quantiser * _LAMBDA_A_QUANTISER
+    preset = known.get("preset")
+    if preset is not None:
+        names = {choice.name for choice in preset.choices}
+        # x264 and x265 keep their names to themselves; others list them or count.
+        free = preset.type == av.codec.context.OptionType.STRING
+        if free or settings.preset in names or settings.preset.lstrip("-").isdigit():
+            options["preset"] = settings.preset
+    if codec.name == "libx265":
+        options["x265-params"] = "log-level=error"
+
+
+@contextmanager
+def _config_errors(settings: VideoSettings) -> Iterator[None]:
+    """Tell what an encoder refuses."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"encoder {settings.codec!r} does not open with crf {settings.crf} and preset "
+            f"{settings.preset!r}; check these, or take libx264"
+        ) from error

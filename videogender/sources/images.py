@@ -1,0 +1,104 @@
+"""ImageSource: a still image as a source of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from videogender.errors import SourceError
+from videogender.frames import Frame, RgbPicture
+
+__all__ = ["ImageSource", "is_image"]
+
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+
+
+def is_image(path: Path) -> bool:
+    """Tell from a file's first bytes whether it is an image of a kind that is read here."""
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except Image.DecompressionBombError:
+        return True  # an image it is; opening it says what is wrong
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+class ImageSource:
+    """The one frame of a JPEG, PNG, WebP, BMP or TIFF file; EXIF orientation is applied.
+
+    Of files with several pages or an animation the first picture counts. Attributes are those of
+    `videogender.sources.Source`.
+    """
+
+    kind: Literal["image"] = "image"
+    frame_count = 1
+    duration_seconds = None
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        """Decode the image.
+
+        Args:
+            path: a file.
+            name: what to call it; the path if None.
+
+        Raises:
+            SourceError: the file is missing, damaged or no such image.
+        """
+        self.path = path
+        self.name = name or str(path)
+        self.warnings: list[str] = []
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                pixels = _to_rgb(ImageOps.exif_transpose(image))
+        except Image.DecompressionBombError as error:
+            raise SourceError(
+                f"{self.name}: more pixels than an image may have here; scale it down"
+            ) from error
+        # Pillow's decoders raise much more than OSError on damaged files.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise SourceError(f"{self.name}: a damaged image ({reason})") from error
+        self._picture: RgbPicture | None = RgbPicture(pixels)
+        self.width, self.height = self._picture.width, self._picture.height
+
+    def __iter__(self) -> Iterator[Frame]:
+        picture, self._picture = self._picture, None
+        if picture is not None:
+            yield Frame(picture, index=0, pts_seconds=None, source=self.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the pixels."""
+        self._picture = None
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return HWC uint8 RGB; what is transparent becomes white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips these to 8 bits instead of scaling them. PNG and TIFF store 16 bits so.
+        deep = np.asarray(image).astype(np.float64)
+        top = 65535.0 if deep.max(initial=0) > 1 else 1.0
+        grey = np.clip(deep * (255 / top) + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        image = Image.alpha_composite(white, layer)
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,218 @@
+"""DecodedPicture: the pixels of a decoded frame, converted only when and as far as asked for."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+__all__ = ["DecodedPicture", "Orientation", "Scalers", "matrix_of", "samples_of"]
+
+# Numbers of ITU-T H.273 table 4 (matrix coefficients), as libav uses them in AVColorSpace; 4 and 7
+# (FCC, SMPTE 240M) stand with what they resemble.
+_MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
+_SWSCALE_MATRICES = {
+    "bt601": Colorspace.ITU601,
+    "bt709": Colorspace.ITU709,
+    "bt2020": Colorspace.BT2020,
+}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# Players take untagged video of this height and above for BT.709, smaller for BT.601.
+_HD_HEIGHT = 720
+
+
+def matrix_of(colorspace: int, height: int) -> str:
+    """Name the YUV matrix of a frame: bt601, bt709 or bt2020.
+
+    Args:
+        colorspace: the number of ITU-T H.273 table 4; 2 means unspecified.
+        height: of the frame in pixels, which decides where the file does not say.
+    """
+    return _MATRICES.get(colorspace, "bt709" if height >= _HD_HEIGHT else "bt601")
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How stored pixels become upright: transposed first, then mirrored.
+
+    Attributes:
+        transpose: rows become columns.
+        mirror_x: left and right are exchanged, after transposing.
+        mirror_y: top and bottom are exchanged, after transposing.
+    """
+
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Orientation:
+        """Read a frame's display matrix, snapped to quarter turns.
+
+        The matrix (ISO/IEC 14496-12, 6.2.2) holds a, b, u, c, d, v, x, y, w and moves a pixel to
+        x' = a x + c y, y' = b x + d y.
+        """
+        side_data: Any = frame.side_data  # a mapping by name, which the type stubs do not know
+        matrix = side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            return cls(True, mirror_x=c < 0, mirror_y=b < 0)
+        return cls(False, mirror_x=a < 0, mirror_y=d < 0)
+
+    def size_wh(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size of a picture after turning (or, as it is its own inverse, before)."""
+        return (height, width) if self.transpose else (width, height)
+
+    def turn(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a view of [H, W] or [H, W, C] stored samples that reads upright."""
+        if self.transpose:
+            array = array.swapaxes(0, 1)
+        return array[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+
+class Scalers(threading.local):
+    """Swscale contexts, kept from frame to frame; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.rgb = VideoReformatter()
+        self.yuv = VideoReformatter()
+
+
+def samples_of(plane: VideoPlane, channels: int = 1) -> NDArray[np.uint8]:
+    """Return the uint8 samples of a plane, [H, W] or [H, W, C], as a view without row padding."""
+    stride = abs(plane.line_size)
+    memory: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
+    rows = memory[: plane.height * stride].reshape(plane.height, stride)
+    rows = rows[:, : plane.width * channels]
+    if plane.line_size < 0:
+        rows = rows[::-1]
+    return rows if channels == 1 else rows.reshape(plane.height, plane.width, channels)
+
+
+class DecodedPicture:
+    """A `Picture` around a frame of libav's; the frame itself is never written to.
+
+    Attributes:
+        width: upright, in pixels.
+        height: upright, in pixels.
+        pts: presentation time in ticks of `time_base`, repaired: every frame is later than the
+            one before.
+        duration: in ticks of `time_base`, 0 if unknown.
+        time_base: seconds a tick.
+    """
+
+    def __init__(
+        self,
+        frame: av.VideoFrame,
+        *,
+        size_wh: tuple[int, int],
+        pts: int,
+        time_base: Fraction,
+        scalers: Scalers,
+    ) -> None:
+        """Wrap a frame.
+
+        Args:
+            frame: as decoded.
+            size_wh: upright (width, height) of the video; a frame of another size is scaled.
+            pts: see the attribute.
+            time_base: see the attribute.
+            scalers: of the source, shared by its frames.
+        """
+        self._frame = frame
+        self._orientation = Orientation.of(frame)
+        self._stored_wh = self._orientation.size_wh(*size_wh)
+        self._scalers = scalers
+        # Converting changes the frame's colour tags for a moment.
+        self._converting = threading.Lock()
+        self.width, self.height = size_wh
+        self.pts = pts
+        self.duration = frame.duration
+        self.time_base = time_base
+        if frame.format.name.startswith("yuvj"):
+            frame.color_range = _FULL_RANGE  # what these formats mean, tagged or not
+
+    def __repr__(self) -> str:
+        return f"DecodedPicture({self.width}x{self.height} {self._frame.format.name})"
+
+    @property
+    def matrix(self) -> str:
+        """The YUV matrix of `to_yuv420p`: bt601, bt709 or bt2020."""
+        if self._frame.format.is_rgb:
+            return "bt709"
+        return matrix_of(self._frame.colorspace, self.height)
+
+    @property
+    def full_range(self) -> bool:
+        """Whether the samples of `to_yuv420p` span 0 to 255."""
+        return self._frame.color_range == _FULL_RANGE and not self._frame.format.is_rgb
+
+    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Return HWC uint8 **RGB**, contiguous, straight from the decoded samples.
+
+        Args:
+            size_wh: (width, height) to scale to, upright; None keeps the size.
+        """
+        stored_w, stored_h = self._orientation.size_wh(*(size_wh or (self.width, self.height)))
+        matrix = None if self._frame.format.is_rgb else _SWSCALE_MATRICES[self.matrix]
+        with self._converting:
+            rgb = self._scalers.rgb.reformat(
+                self._frame,
+                width=stored_w,
+                height=stored_h,
+                format="rgb24",
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+            )
+        return np.ascontiguousarray(self._orientation.turn(samples_of(rgb.planes[0], 3)))
+
+    def to_yuv420p(self) -> av.VideoFrame:
+        """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.
+
+        Its size is the next even one: an odd picture lies at the top left, and the last column or
+        row of luma is not yet filled. Matrix and range stay those of the source; RGB becomes
+        limited-range BT.709.
+        """
+        frame = self._planar()
+        even_wh = (self.width + self.width % 2, self.height + self.height % 2)
+        if frame is not self._frame and even_wh == (frame.width, frame.height):
+            upright = self._orientation == Orientation()
+            if upright:
+                return frame
+        target = av.VideoFrame(*even_wh, "yuv420p")
+        for plane, to in zip(frame.planes, target.planes, strict=True):
+            turned = self._orientation.turn(samples_of(plane))
+            samples_of(to)[: turned.shape[0], : turned.shape[1]] = turned
+        return target
+
+    def _planar(self) -> av.VideoFrame:
+        """Return 8-bit 4:2:0 in stored orientation: the decoder's own frame if it is that."""
+        frame, stored_wh = self._frame, self._stored_wh
+        right_size = (frame.width, frame.height) == stored_wh
+        if right_size and frame.format.name in ("yuv420p", "yuvj420p"):
+            return frame
+        is_rgb = frame.format.is_rgb
+        matrix = _SWSCALE_MATRICES[self.matrix]
+        with self._converting:
+            converted = self._scalers.yuv.reformat(
+                frame,
+                width=stored_wh[0],
+                height=stored_wh[1],
+                format="yuv420p",
+                src_colorspace=None if is_rgb else matrix,
+                dst_colorspace=matrix,
+                dst_color_range=ColorRange.MPEG if is_rgb else None,
+            )
+        # The conversion copies the picture type, which would dictate the encoder's.
+        converted.pict_type = 0
+        return converted

@@ -1,0 +1,1 @@
+"""The weights that ship with videogender, and their model card; no code."""
