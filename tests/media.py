@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from numpy.typing import NDArray
 
 MARK = 60
@@ -57,6 +58,7 @@ class Clip:
     pts: Sequence[int] | None = None  # None: 0, 1, 2, ... times `step`
     step: int = 1
     rate: Fraction = Fraction(25)
+    last_seconds: Fraction | None = None  # how long the last frame lasts; None: 1 / rate
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
     b_frames: int = 0
@@ -114,6 +116,7 @@ CLIPS = {
     "444": ("a.mp4", Clip(pix_fmt="yuv444p")),
     "full-range": ("a.mp4", Clip(pix_fmt="yuvj420p", colours=(2, 1, 1, 1))),
     "grey": ("a.mkv", Clip(codec="ffv1", pix_fmt="gray")),
+    "rgb-tagged": ("a.mkv", Clip(codec="ffv1", pix_fmt="bgr0", colours=(2, 1, 13, 0))),
     "rgb": ("a.mkv", Clip(codec="ffv1", pix_fmt="bgr0")),
     "turned-90": ("a.mp4", Clip(rotation=90)),
     "turned-180": ("a.mp4", Clip(rotation=180)),
@@ -168,7 +171,8 @@ def make_video(path: Path, clip: Clip | None = None) -> Path:
         for index, time in enumerate(times):
             frame = _frame(clip, index)
             frame.pts, frame.time_base = round(time / clip.time_base), clip.time_base
-            following = times[index + 1] if index + 1 < len(times) else time + 1 / clip.rate
+            last = clip.last_seconds or 1 / clip.rate
+            following = times[index + 1] if index + 1 < len(times) else time + last
             frame.duration = round((following - time) / clip.time_base)
             packets += picture.encode(frame)
         packets += picture.encode(None)
@@ -191,6 +195,7 @@ def _add_picture(container, clip: Clip):
     context.gop_size = clip.gop
     context.max_b_frames = clip.b_frames
     context.thread_count = 1
+    context.flags |= Flags.frame_duration
     if clip.codec == "libx264":
         context.options = {"preset": "veryfast", "crf": "10", **clip.options}
         if clip.b_frames:

@@ -57,6 +57,18 @@ def test_existing_target_needs_force(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
+def test_errors_name_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+
+    def fail() -> None:
+        with pending(target) as place:
+            raise OutputError(f"{place}: the disk is full")
+
+    with pytest.raises(OutputError) as caught:
+        fail()
+    assert str(caught.value) == f"{target}: the disk is full"
+
+
 def test_target_made_by_another_meanwhile_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
 

@@ -21,6 +21,7 @@ __all__ = [
     "RenderSettings",
     "Rule",
     "Settings",
+    "TrackSettings",
     "VideoSettings",
     "flag_of",
     "load_settings",
@@ -123,6 +124,39 @@ class DetectSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackSettings:
+    """How faces are followed through a video."""
+
+    label_by: str = _setting(
+        "track",
+        "label a face by its whole time in view, or each frame by itself, without tracks",
+        choices=("track", "frame"),
+    )
+    every: int = _setting(
+        1, "look for faces in every so-many-th frame; between them boxes follow", least=1, most=1000
+    )
+    detect_fps: float = _setting(
+        0.0, "look for faces this many times a second; 0 means in every frame", least=0, most=1000
+    )
+    low_threshold: float = _setting(
+        0.2, "faces that are followed already may be this unsure", least=0, most=1
+    )
+    min_hits: int = _setting(
+        3, "a face counts once it was found this often", least=1, most=1000
+    )
+    lost_seconds: float = _setting(
+        1.0, "a face that comes back within this time keeps its track", least=0, most=60
+    )
+    bridge_seconds: float = _setting(
+        0.5, "gaps in a track up to this long are filled, with dashed boxes", least=0, most=60
+    )
+    half_life_seconds: float = _setting(
+        4.0, "in live video, evidence for a label counts half after this time", least=0.01
+    )
+    cuts: bool = _setting(True, "end all tracks where the picture changes at once")
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSettings:
     """How probabilities become labels."""
 
@@ -154,6 +188,7 @@ class Settings:
     """All settings of a run, as a configuration file groups them."""
 
     detect: DetectSettings = field(default_factory=DetectSettings)
+    track: TrackSettings = field(default_factory=TrackSettings)
     label: LabelSettings = field(default_factory=LabelSettings)
     render: RenderSettings = field(default_factory=RenderSettings)
     video: VideoSettings = field(default_factory=VideoSettings)

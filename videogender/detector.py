@@ -51,9 +51,8 @@ class Detector:
         self.model_name = network.name
         self.has_gender = network.has_gender
         self.temperature = temperature
-        self.network = _for_inference(network).to(
-            self.device, self.dtype, memory_format=torch.channels_last
-        )
+        self.network = _for_inference(network).to(self.device, self.dtype)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
 
@@ -79,7 +78,7 @@ class Detector:
             DeviceError: if the device that was asked for is missing.
         """
         from videogender.network import checkpoints
-        from videogender.weights.store import resolve
+        from videogender.weights_store import resolve
 
         settings = settings or DetectSettings()
         settings = replace(
@@ -135,7 +134,9 @@ class Detector:
         for start in range(0, len(images), self.batch_size):
             pictures = [_picture(image) for image in images[start : start + self.batch_size]]
             sizes = [(p.width, p.height) for p in pictures]
-            scaled = [p.to_rgb(self.input_size_wh(*size)) for p, size in zip(pictures, sizes, strict=True)]
+            scaled = [
+                p.to_rgb(self.input_size_wh(*size)) for p, size in zip(pictures, sizes, strict=True)
+            ]
             found.extend(self.detect(scaled, sizes))
         return found
 
@@ -154,7 +155,9 @@ class Detector:
             members = [i for i, s in enumerate(shapes) if s == shape]
             batch = [scaled[i] for i in members]
             for i, faces in zip(
-                members, self._detect_batch(batch, shape, [sizes_wh[i] for i in members]), strict=True
+                members,
+                self._detect_batch(batch, shape, [sizes_wh[i] for i in members]),
+                strict=True,
             ):
                 result[i] = faces
         return result
@@ -223,7 +226,9 @@ class Detector:
         out = torch.zeros(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
         for row, image in zip(out, batch, strict=True):
             h, w = image.shape[:2]
-            pixels = torch.from_numpy(image).to(self.device, non_blocking=True)
+            # torch refuses to look at read-only memory without a warning; copies are rare here
+            pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
+            pixels = pixels.to(self.device, non_blocking=True)
             torch.sub(pixels, self._mean_rgb, out=row[:h, :w])
         return out.permute(0, 3, 1, 2)
 
@@ -263,6 +268,6 @@ def _for_inference(network: AnchorNetwork) -> AnchorNetwork:
     """Fold what can be folded, and make the first convolution read RGB instead of BGR."""
     network = network.eval().requires_grad_(False)
     network.fuse()
-    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    first = network.input_convolution
     first.weight = nn.Parameter(first.weight.flip(1), requires_grad=False)
     return network

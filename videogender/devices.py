@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 def has_native_bf16(device: torch.device) -> bool:
     """Tell whether bf16 is native to a device; where it is emulated it is many times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(supported and supported())

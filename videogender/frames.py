@@ -57,7 +57,7 @@ class RgbPicture:
         from PIL import Image
 
         scaled = Image.fromarray(self.array).resize(size_wh, Image.Resampling.BILINEAR)
-        return np.asarray(scaled)
+        return np.array(scaled)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

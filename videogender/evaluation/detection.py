@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.detector import Detector
+from videogender.dataset import Entry, read_rgb
 from videogender.frames import Faces
-from videogender.training.data import Entry, read_rgb
+
+if TYPE_CHECKING:
+    from videogender.detector import Detector
 
 MATCH_IOU = 0.5
 
-__all__ = ["DetectionFigures", "average_precision", "detect_all", "evaluate_detection", "iou"]
+__all__ = [
+    "MATCH_IOU",
+    "DetectionFigures",
+    "average_precision",
+    "detect_all",
+    "evaluate_detection",
+    "iou",
+    "judge",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +35,7 @@ class DetectionFigures:
     Attributes:
         average_precision: area under precision over recall, at IoU 0.5, all points.
         recall_at_tenth, recall_at_one: recall at 0.1 and at 1 false alarm an image.
-        faces: how many labelled faces counted.
+        faces: how many labelled faces counted; with none, the figures are 0.
         images: how many images were looked at.
     """
 
@@ -89,7 +100,7 @@ def evaluate_detection(
 def judge(
     boxes: NDArray[np.float32], truth: NDArray[np.float32], counts: NDArray[np.bool_]
 ) -> NDArray[np.int8]:
-    """Say of each detection, best first, whether it is a hit (1), a false alarm (0) or neither (-1).
+    """Say whether each detection is a hit (1), a false alarm (0) or neither (-1).
 
     Args:
         boxes: float32 [N, 4], best score first.

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from videogender.dataset import GENDERS, Entry
 from videogender.evaluation.detection import MATCH_IOU, iou
 from videogender.frames import Faces
-from videogender.network.heads import FEMALE
-from videogender.training.data import GENDER_INDEX, Entry
 
-__all__ = ["GenderAnswers", "GenderFigures", "collect_answers", "fit_temperature", "gender_figures"]
+SMALLEST = 1e-6  # probabilities stay this far from 0 and 1 where their logarithm is taken
+
+__all__ = [
+    "GenderAnswers",
+    "GenderFigures",
+    "calibration_error",
+    "collect_answers",
+    "fit_temperature",
+    "gender_figures",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,7 @@ class GenderAnswers:
     Attributes:
         female: float64 [N], probability of female; NaN where the face was not found.
         is_female: bool [N], the label.
-        height: float64 [N], face height in pixels of the stored image.
+        height: float64 [N], face height in pixels; see `collect_answers`.
         age: float64 [N], years, NaN where unknown.
     """
 
@@ -39,10 +47,34 @@ class GenderAnswers:
             self.female[chosen], self.is_female[chosen], self.height[chosen], self.age[chosen]
         )
 
+    def tempered(self, temperature: float) -> GenderAnswers:
+        """Return the answers with their log-odds divided by a temperature."""
+        p = self.female.clip(SMALLEST, 1 - SMALLEST)
+        return replace(self, female=1 / (1 + np.exp(-np.log(p / (1 - p)) / temperature)))
+
+    @classmethod
+    def joined(cls, *parts: GenderAnswers) -> GenderAnswers:
+        """Return the answers of several sets as one."""
+        return cls(
+            np.concatenate([p.female for p in parts]),
+            np.concatenate([p.is_female for p in parts]),
+            np.concatenate([p.height for p in parts]),
+            np.concatenate([p.age for p in parts]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class GenderFigures:
-    """Figures over found faces; see `gender_figures`."""
+    """What `gender_figures` found.
+
+    Attributes:
+        faces: labelled faces, found or not.
+        found: share of them that were found; all figures below are over those, NaN for none.
+        accuracy: share whose likelier gender is the labelled one.
+        interval: its 95 % bootstrap interval.
+        accuracy_female, accuracy_male: the same, a label.
+        calibration_error: see `calibration_error`.
+    """
 
     faces: int
     found: float
@@ -53,32 +85,42 @@ class GenderFigures:
     calibration_error: float
 
 
-def collect_answers(found: Iterable[tuple[Entry, Faces]]) -> GenderAnswers:
-    """Pair every face of known gender with the detection that overlaps it best (IoU ≥ 0.5)."""
+def collect_answers(
+    found: Iterable[tuple[Entry, Faces]],
+    *,
+    least_score: float = 0.0,
+    at_long_side: float | None = None,
+) -> GenderAnswers:
+    """Pair every face of known gender with the detection that overlaps it best (IoU ≥ 0.5).
+
+    Args:
+        found: images with their faces.
+        least_score: detections with a lower face score are not looked at.
+        at_long_side: give heights as if each image had this long side; None, as it is stored.
+    """
     rows: list[tuple[float, bool, float, float]] = []
     for entry, detections in found:
+        chosen = detections.scores >= least_score
+        boxes, answers = detections.boxes[chosen], detections.female[chosen]
+        scale = at_long_side / max(entry.width, entry.height) if at_long_side else 1.0
         for face in entry.faces:
-            if face.get("gender") not in GENDER_INDEX or face.get("ignore", False):
+            if face.get("gender") not in GENDERS or face.get("ignore", False):
                 continue
             box = np.array([face["box"]], np.float32)
             # labels may reach past the picture's edge, where nothing can be seen
             seen = box.clip(0, [entry.width, entry.height, entry.width, entry.height])
             female = math.nan
-            if len(detections):
-                overlap = iou(seen.astype(np.float32), detections.boxes)[0]
+            if len(boxes):
+                overlap = iou(seen.astype(np.float32), boxes)[0]
                 best = int(overlap.argmax())
                 if overlap[best] >= MATCH_IOU:
-                    female = float(detections.female[best])
-            rows.append(
-                (
-                    female,
-                    GENDER_INDEX[face["gender"]] == FEMALE,
-                    float(box[0, 3] - box[0, 1]),
-                    float(face.get("age", math.nan)),
-                )
-            )
-    female, is_female, height, age = (np.array(c) for c in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 4
-    return GenderAnswers(female.astype(float), is_female.astype(bool), height.astype(float), age.astype(float))
+                    female = float(answers[best])
+            height = float(box[0, 3] - box[0, 1]) * scale
+            age = face.get("age")
+            age = float(age) if isinstance(age, (int, float)) else math.nan
+            rows.append((female, face["gender"] == "female", height, age))
+    table = np.array(rows, np.float64).reshape(-1, 4)
+    return GenderAnswers(table[:, 0], table[:, 1].astype(bool), table[:, 2], table[:, 3])
 
 
 def gender_figures(answers: GenderAnswers, resamples: int = 1000, seed: int = 0) -> GenderFigures:
@@ -124,9 +166,14 @@ def calibration_error(
 
 
 def fit_temperature(answers: GenderAnswers) -> float:
-    """Return the temperature that makes the found faces' answers likeliest (Guo et al., 2017)."""
+    """Return the temperature that makes the found faces' answers likeliest (Guo et al., 2017).
+
+    It lies between 0.3 and 4, in steps of 1.3 %; it is 1 if no face was found.
+    """
     asked = ~np.isnan(answers.female)
-    p = answers.female[asked].clip(1e-6, 1 - 1e-6)
+    if not asked.any():
+        return 1.0
+    p = answers.female[asked].clip(SMALLEST, 1 - SMALLEST)
     margin, truth = np.log(p / (1 - p)), answers.is_female[asked]
     temperatures = np.exp(np.linspace(np.log(0.3), np.log(4.0), 200))
     signed = np.where(truth, margin, -margin)

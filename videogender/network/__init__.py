@@ -1,0 +1,1 @@
+"""The networks: trunks, heads, anchors, boxes and how their weights are stored."""

@@ -1,4 +1,7 @@
-"""Anchors: one square a cell on each of six levels, four strides wide (S3FD, arXiv 1708.05237, §3.1)."""
+"""Anchors: one square a cell on each of six levels, four strides wide.
+
+Source: S3FD, arXiv 1708.05237, §3.1.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,13 @@ def anchors_for(
     Returns:
         float32 [A, 3]: centre x, centre y and side length in input pixels.
     """
+    with torch.inference_mode(False):  # the cache outlives the mode it was filled in
+        return _build(grids_hw, strides, device)
+
+
+def _build(
+    grids_hw: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device | str
+) -> Tensor:
     levels = []
     for (rows, columns), stride in zip(grids_hw, strides, strict=True):
         y = (torch.arange(rows, device=device) + 0.5) * stride

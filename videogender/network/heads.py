@@ -64,7 +64,7 @@ class AnchorNetwork(nn.Module):
     """Base of the trunks: taps in, predictions a anchor out.
 
     A subclass implements `features` and names its taps. Input is float [B, 3, H, W] in **BGR**,
-    pixel values 0 to 255 minus `pixel_mean`, times `pixel_scale`.
+    pixel values 0 to 255 minus `pixel_mean_bgr`, times `pixel_scale`.
     """
 
     name: ClassVar[str]
@@ -96,6 +96,11 @@ class AnchorNetwork(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps [B, C, H, W] of an input [B, 3, H, W], finest first."""
+        raise NotImplementedError
+
+    @property
+    def input_convolution(self) -> nn.Conv2d:
+        """The convolution that reads the picture."""
         raise NotImplementedError
 
     def fuse(self) -> None:

@@ -99,6 +99,13 @@ class Lite(AnchorNetwork):
         out: Tensor = self.gender_shared(super().gender_at_level(level, padded))
         return out
 
+    @property
+    def input_convolution(self) -> nn.Conv2d:
+        """The stem's first convolution."""
+        unit = self.stem[0]
+        assert isinstance(unit, ConvUnit)
+        return unit.conv
+
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps; see `AnchorNetwork.features`."""
         x4 = self.stem(x)
@@ -121,7 +128,7 @@ class Lite(AnchorNetwork):
             if isinstance(module, ConvUnit):
                 module.fuse()
         with torch.no_grad():
-            self.stem[0].conv.weight.mul_(self.pixel_scale)  # type: ignore[union-attr,operator]
+            self.input_convolution.weight.mul_(self.pixel_scale)
         self.pixel_scale = 1.0  # type: ignore[misc]
 
 

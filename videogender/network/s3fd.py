@@ -113,6 +113,13 @@ class S3FD(AnchorNetwork):
             x = F.relu(getattr(self, name)(x), inplace=True)
         return x
 
+    @property
+    def input_convolution(self) -> nn.Conv2d:
+        """`conv1_1`."""
+        convolution = self.get_submodule("conv1_1")
+        assert isinstance(convolution, nn.Conv2d)
+        return convolution
+
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps; see `AnchorNetwork.features`."""
         x = F.max_pool2d(self._run(x, "conv1_1", "conv1_2"), 2)

@@ -41,7 +41,11 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(_sentence(path, error)) from error
     try:
-        yield temporary
+        try:
+            yield temporary
+        except OutputError as error:
+            # Whoever writes knows only the temporary name, which means nothing to the user.
+            raise OutputError(str(error).replace(str(temporary), str(path))) from error
         _check(target, path, force)
         try:
             os.replace(temporary, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ __all__ = ["Carrier", "muxer_options"]
 # What players read from MP4. PCM and Vorbis may be stored in it too, but hardly anything plays
 # them there.
 _COPIED_SOUND = frozenset({"aac", "ac3", "alac", "dca", "eac3", "flac", "mp2", "mp3", "opus"})
+# Bytes of set-up data without which these cannot be stored (RFC 7845, RFC 9639, Apple's ALAC).
+_LEAST_EXTRADATA = {"opus": 19, "flac": 34, "alac": 36}
 _COPIED_TEXT = frozenset({"mov_text", "dvdsub"})
 _STREAM_TAGS = ("language", "title", "handler_name")
 # The muxer writes these itself.
@@ -41,7 +44,6 @@ _LEAD_SECONDS = Fraction(1, 10)
 _SEEK_BACK_SECONDS = 1
 
 
-_ALL_OF_IT = 2**40
 _COARSEST_CLOCK, _USUAL_CLOCK, _FINEST_CLOCK = 10_000, 90_000, 1_000_000
 # Timed text fills the time between subtitles with empty ones; the muxer makes its own.
 _NO_TEXT = b"\0\0"
@@ -89,12 +91,13 @@ class Carrier:
         self._routes: dict[int, _Route] = {}
         left: list[str] = []
         for stream in self._input.streams:
-            route = None if stream.index == source.stream_index else self._route(stream)
+            own = stream.index == source.stream_index
+            route = None if own else self._route(stream)
             if route is not None:
                 self._routes[stream.index] = route
             else:
                 stream.discard = Discard.all
-                if stream.index != source.stream_index and not self._is_chapter_text(stream):
+                if not own and not self._is_chapter_text(stream):
                     left.append(_describe(stream))
         if left:
             what = ", ".join(dict.fromkeys(left))
@@ -139,18 +142,18 @@ class Carrier:
         for packet in packets:
             try:
                 self._output.mux(packet)
-            except (av.error.InvalidDataError, av.error.ArgumentError):
-                self._damaged += 1  # the muxer looked into it; the disk is another matter
+            except av.FFmpegError as error:
+                if isinstance(error, OSError):
+                    raise  # the disk, not the packet
+                self._damaged += 1
 
     def _read(self) -> Iterator[Any]:
         if not self._routes:
             return
         if self._zero > self._source.origin_seconds:
             target = (self._zero - _SEEK_BACK_SECONDS) * av.time_base
-            try:
+            with suppress(av.FFmpegError, OSError):  # then all is read from the beginning
                 self._input.seek(int(target))
-            except (av.FFmpegError, OSError):
-                self._input.seek(0)
         streams = [self._input.streams[index] for index in self._routes]
         try:
             for packet in self._input.demux(*streams):
@@ -171,6 +174,10 @@ class Carrier:
                 out.disposition = stream.disposition
                 return _Cover(out)
             if isinstance(stream, AudioStream):
+                if stream.rate <= 0 or stream.channels <= 0:
+                    return None  # announced, but nothing of it came
+                if stream.codec_context.extradata_size < _LEAST_EXTRADATA.get(codec, 0):
+                    return None  # the muxer would notice only in the end
                 if codec in _COPIED_SOUND:
                     return _SoundCopy(self._copied(stream), self._source)
                 encoder = SoundEncoder(self._output, stream, self._zero, self._end)
@@ -237,8 +244,6 @@ class _SoundCopy:
     def __init__(self, out: Stream, source: VideoSource) -> None:
         self._out, self._zero, self._end = out, source.zero_seconds, source.end_seconds
         self._begin = self._zero - _LEAD_SECONDS
-        if self._zero == source.origin_seconds:
-            self._begin -= _ALL_OF_IT  # the encoder's own lead-in belongs to the sound
         self._clock: Clock | None = None
 
     def take(self, packet: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.video.stream import VideoStream
 
 from videogender.config import VideoSettings
@@ -25,6 +26,7 @@ from videogender.sources.video import VideoSource
 
 if TYPE_CHECKING:
     from videogender.render import Canvas
+    from videogender.sources import Source
 
 __all__ = ["VideoSink"]
 
@@ -32,8 +34,10 @@ _SUFFIXES = frozenset({".mp4", ".m4v"})
 # Encoders without a constant rate factor take a fixed quantiser; 20 of the one is about 4 there.
 _CRF_A_QUANTISER = 5
 _LAMBDA_A_QUANTISER = 118  # FF_QP2LAMBDA
+# Damaged files may claim more than the muxer can count.
+_LONGEST_FRAME_SECONDS = 3600
 _USUAL_RATE = Fraction(30)
-_MOST_USUAL_RATE = 240
+_LEAST_RATE, _MOST_RATE = Fraction(1, 60), 240
 
 
 class VideoSink:
@@ -43,12 +47,12 @@ class VideoSink:
     number of frames gives a file that plays: what the sound holds beyond them is left out.
     """
 
-    def __init__(self, path: str | Path, source: VideoSource, settings: VideoSettings) -> None:
+    def __init__(self, path: str | Path, source: Source, settings: VideoSettings) -> None:
         """Open an output and write its header.
 
         Args:
             path: of an MP4 file, which is overwritten.
-            source: whose frames will come. Warnings are added to `source.warnings`.
+            source: a video whose frames will come. Warnings are added to `source.warnings`.
             settings: encoder, quality and speed.
 
         Raises:
@@ -59,11 +63,15 @@ class VideoSink:
         self.path = Path(path)
         if self.path.suffix.lower() not in _SUFFIXES:
             raise OutputError(f"{path}: annotated video is MP4; let the name end in .mp4")
+        if not isinstance(source, VideoSource):
+            raise OutputError(f"{path}: {source.name} is no video; name an image to write it")
         self._source = source
         self._frames_written = 0
         self._closed = False
         self._clock = Clock(source.signal.time_base)
         self._zero_ticks = round(source.zero_seconds / source.signal.time_base)
+        longest = round(_LONGEST_FRAME_SECONDS / source.signal.time_base)
+        self._longest_ticks = min(longest, 2**30)
         codec = _encoder(settings.codec)
         self._output = av.open(
             f"file:{self.path.absolute()}",
@@ -88,7 +96,7 @@ class VideoSink:
         with _config_errors(settings):
             stream: Any = self._output.add_stream(
                 codec.name,
-                rate=rate if rate and rate <= _MOST_USUAL_RATE else _USUAL_RATE,
+                rate=rate if rate and _LEAST_RATE <= rate <= _MOST_RATE else _USUAL_RATE,
                 width=source.width + source.width % 2,
                 height=source.height + source.height % 2,
                 time_base=signal.time_base,
@@ -96,6 +104,7 @@ class VideoSink:
         context = stream.codec_context
         context.pix_fmt = "yuv420p"
         context.thread_type = "AUTO"
+        context.flags |= Flags.frame_duration  # or each frame would last as long as the average
         if signal.pixel_aspect is not None:
             context.sample_aspect_ratio = signal.pixel_aspect
         context.color_range = signal.color_range
@@ -140,7 +149,7 @@ class VideoSink:
         y[height:] = y[height - 1 : height]
         pts = self._clock.tick(picture.pts, picture.duration)
         image.pts = pts - self._zero_ticks
-        image.duration = picture.duration
+        image.duration = min(picture.duration, self._longest_ticks)
         image.time_base = picture.time_base
         with self._output_errors():
             self._output.mux(self._stream.encode(image))

@@ -107,7 +107,9 @@ def _check_file(path: Path, name: str) -> None:
             raise SourceError(f"{name}: a folder where a file is needed; name a file in it")
         if not path.exists():
             raise SourceError(f"{name}: no such file; check the spelling")
-        if path.is_file() and path.stat().st_size == 0:
+        if not path.is_file():
+            raise SourceError(f"{name}: not a regular file; save it to a file first")
+        if path.stat().st_size == 0:
             raise SourceError(f"{name}: the file is empty")
         with path.open("rb"):
             pass

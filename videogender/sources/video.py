@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -20,39 +19,15 @@ from videogender.errors import SourceError
 from videogender.frames import Frame
 from videogender.sources.picture import DecodedPicture, Orientation, Scalers
 from videogender.sources.seeking import Key, frames_before, go_to
+from videogender.sources.signal import MOST_FRAMES_PER_SECOND, signal_of
 from videogender.sources.timing import Clock
 
-__all__ = ["Signal", "VideoSource", "open_input"]
+__all__ = ["VideoSource", "open_input"]
 
 # A file that ends this much before the time that it promises has been cut short.
 _CUT_SHORT_SECONDS = 0.5
-# Higher rates come from files whose clock was mistaken for their frame rate.
-_MOST_FRAMES_PER_SECOND = 1000
 # Formats that libav guesses from a name or from single pictures; none of them is a video.
 _NO_VIDEO_FORMATS = ("tty", "image2", "_pipe")
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """What a re-encoded copy repeats of a video, apart from its pixels.
-
-    Attributes:
-        time_base: seconds a tick of the frames' `pts`.
-        frame_rate: frames a second on average, or None if unknown.
-        pixel_aspect: width of an upright pixel by its height, or None if unknown.
-        color_range: number of libav's AVColorRange: 0 unknown, 1 limited, 2 full.
-        color_primaries: number of ITU-T H.273 table 2.
-        color_trc: transfer characteristic, number of ITU-T H.273 table 3.
-        colorspace: matrix, number of ITU-T H.273 table 4.
-    """
-
-    time_base: Fraction
-    frame_rate: Fraction | None
-    pixel_aspect: Fraction | None
-    color_range: int
-    color_primaries: int
-    color_trc: int
-    colorspace: int
 
 
 def open_input(path: Path, name: str) -> av.container.InputContainer:
@@ -127,7 +102,7 @@ class VideoSource:
         self.stream_index = stream.index
         self._time_base = stream.time_base or Fraction(1, 90_000)
         rate = stream.average_rate or stream.guessed_rate
-        if rate is not None and not 0 < rate <= _MOST_FRAMES_PER_SECOND:
+        if rate is not None and not 0 < rate <= MOST_FRAMES_PER_SECOND:
             rate = None
         usual_ticks = round(1 / (rate or 25) / self._time_base)
         self._clock = Clock(self._time_base, usual_ticks=usual_ticks)
@@ -233,7 +208,7 @@ class VideoSource:
         if self._size_wh == (0, 0):
             orientation = Orientation.of(frame)
             self._size_wh = orientation.size_wh(frame.width, frame.height)
-            self.signal = _signal_of(self._stream, frame, orientation, self._time_base)
+            self.signal = signal_of(self._stream, frame, orientation, self._time_base)
         picture = DecodedPicture(
             frame,
             size_wh=self._size_wh,
@@ -355,24 +330,3 @@ def _picture_stream(container: av.container.InputContainer, name: str) -> VideoS
             f"{name}: its video codec is not supported here; convert it, say to H.264"
         )
     return stream
-
-
-def _signal_of(
-    stream: VideoStream, frame: av.VideoFrame, orientation: Orientation, time_base: Fraction
-) -> Signal:
-    aspect = stream.sample_aspect_ratio
-    if not aspect or aspect <= 0:
-        aspect = None
-    elif orientation.transpose:
-        aspect = 1 / aspect
-    rate = stream.average_rate or stream.guessed_rate
-    is_rgb, is_full = frame.format.is_rgb, frame.format.name.startswith("yuvj")
-    return Signal(
-        time_base=time_base,
-        frame_rate=rate if rate and rate <= _MOST_FRAMES_PER_SECOND else None,
-        pixel_aspect=aspect,
-        color_range=1 if is_rgb else 2 if is_full else frame.color_range,
-        color_primaries=frame.color_primaries,
-        color_trc=frame.color_trc,
-        colorspace=1 if is_rgb else frame.colorspace,
-    )

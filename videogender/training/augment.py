@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videogender.training.crops import Targets
+from videogender.training.sampling import opencv
 
-__all__ = ["augment", "jpeg_noise"]
+__all__ = ["apply_colour", "augment", "jpeg_noise"]
 
 # ITU-R BT.601 luma, in BGR order
 LUMA_BGR = (0.114, 0.587, 0.299)
@@ -83,17 +84,12 @@ def apply_colour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         float32 [B, 3, H, W] of 0 to 255, channels last in memory.
     """
     pixels = images.permute(0, 2, 3, 1)
-    if images.device.type == "cpu":
-        try:
-            import cv2
-        except ImportError:  # see crops.sample_pixels
-            pass
-        else:
-            out = np.empty(pixels.shape, np.uint8)
-            maps = torch.cat([matrix, offset[:, :, None]], 2).numpy()
-            for source, map_, target in zip(pixels.numpy(), maps, out, strict=True):
-                cv2.transform(source, map_, dst=target)
-            return torch.from_numpy(out).float().permute(0, 3, 1, 2)
+    if images.device.type == "cpu" and (cv2 := opencv()) is not None:
+        out = np.empty(pixels.shape, np.uint8)
+        maps = torch.cat([matrix, offset[:, :, None]], 2).numpy()
+        for source, map_, target in zip(pixels.numpy(), maps, out, strict=True):
+            cv2.transform(source, map_, dst=target)
+        return torch.from_numpy(out).float().permute(0, 3, 1, 2)
     mapped = torch.einsum("bij,bhwj->bhwi", matrix, pixels.float()) + offset[:, None, None, :]
     return mapped.clamp_(0, 255).permute(0, 3, 1, 2)
 

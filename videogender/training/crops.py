@@ -2,8 +2,8 @@
 
 A canvas is one tile (a crop of a scene) or a mosaic of g × g tiles (portraits, so that gender is
 learned at every size, with scene crops among them). Each tile is one affine map from canvas to
-source pixels. All of it is tensor arithmetic over the tiles of a batch, on any device; only the
-sampling of pixels has a second form for CPUs, where OpenCV is fastest.
+source pixels. All of it is tensor arithmetic over the tiles of a batch, on any device;
+`training.sampling` then reads the pixels.
 """
 
 from __future__ import annotations
@@ -11,30 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from videogender.training.data import PYRAMID_LEVELS, ImageStore
+from videogender.training.settings import CropSettings
 
-__all__ = ["CropSettings", "Crops", "Targets", "plan_crops", "sample_pixels"]
-
-
-@dataclass(frozen=True, slots=True)
-class CropSettings:
-    """How crops are drawn; sizes in pixels of the canvas."""
-
-    mosaic_share: float = 0.35  # canvases that are mosaics
-    mosaic_grids: tuple[int, ...] = (1, 2, 2, 3, 4)  # tiles along a side, drawn evenly
-    mosaic_scene_share: float = 0.15  # tiles of a mosaic that show a scene
-    native_share: float = 0.5  # scene crops near the stored size; the others aim at a face size
-    native_zoom: tuple[float, float] = (0.6, 1.6)
-    aimed_face_px: tuple[float, float] = (8.0, 200.0)
-    zoom_limits: tuple[float, float] = (0.35, 3.0)  # of scenes; portraits may shrink to fit
-    rotation_degrees: float = 6.0  # standard deviation, on a third of the tiles
-    aspect: float = 0.05  # standard deviation of the log of the aspect change
-    least_face_px: float = 6.0  # shorter faces are ignored
-    least_visible: float = 0.4  # share of a face that must be left by the crop
+__all__ = ["CropSettings", "Crops", "Targets", "plan_crops"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +101,9 @@ def plan_crops(
     # which image each tile shows, and the face that its crop is about
     share = settings.mosaic_scene_share if len(store.scene_ids) else 0.0
     is_portrait = is_mosaic[canvas] & (uniform(t) >= share)
-    image = torch.where(is_portrait, pick(store.portrait_ids, uniform(t)), pick(store.scene_ids, uniform(t)))
+    image = torch.where(
+        is_portrait, pick(store.portrait_ids, uniform(t)), pick(store.scene_ids, uniform(t))
+    )
     counts = store.first_face[image + 1] - store.first_face[image]
     about = store.first_face[image] + (uniform(t) * counts).long()
     has_face = counts > 0
@@ -127,13 +112,17 @@ def plan_crops(
     size = store.size_wh[image, 0].float()
     face_height = torch.where(has_face, box[:, 3] - box[:, 1], size.amin(1) / 2).clamp(min=4.0)
     centre = torch.where(
-        has_face[:, None], (box[:, :2] + box[:, 2:]) / 2, torch.stack([uniform(t), uniform(t)], 1) * size
+        has_face[:, None],
+        (box[:, :2] + box[:, 2:]) / 2,
+        torch.stack([uniform(t), uniform(t)], 1) * size,
     )
 
     # how much each tile enlarges its source
     aimed_low = torch.where(is_portrait, (tile * 0.22).clamp(min=10.0), settings.aimed_face_px[0])
     aimed_high = torch.where(
-        is_portrait, tile * 0.95, torch.minimum(tile * 0.8, tile.new_tensor(settings.aimed_face_px[1]))
+        is_portrait,
+        tile * 0.95,
+        torch.minimum(tile * 0.8, tile.new_tensor(settings.aimed_face_px[1])),
     )
     aimed = torch.exp(torch.lerp(aimed_low.log(), aimed_high.log(), uniform(t))) / face_height
     low, high = (math.log(z) for z in settings.native_zoom)
@@ -157,7 +146,9 @@ def plan_crops(
     # tile pixel → source pixel: mirror, turn about the window's middle, scale, shift
     mirror = torch.where(uniform(t) < 0.5, -1.0, 1.0)
     turned = uniform(t) < 1 / 3
-    angle = torch.randn(t, device=device, generator=generator) * math.radians(settings.rotation_degrees)
+    angle = torch.randn(t, device=device, generator=generator) * math.radians(
+        settings.rotation_degrees
+    )
     angle = torch.where(turned, angle, 0.0)
     cos, sin = angle.cos(), angle.sin()
     rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
@@ -170,7 +161,15 @@ def plan_crops(
     to_source = torch.cat([linear, shift[:, :, None]], 2)
     level = torch.floor(torch.log2((1 / zoom).clamp(min=1.0)) + 0.3).long()
     crops = Crops(
-        side, canvas, grid, first_tile, corner, tile, image, level.clamp(max=PYRAMID_LEVELS - 1), to_source
+        side,
+        canvas,
+        grid,
+        first_tile,
+        corner,
+        tile,
+        image,
+        level.clamp(max=PYRAMID_LEVELS - 1),
+        to_source,
     )
     return crops, _carry_faces(store, crops, zoom_xy, canvases, settings)
 
@@ -202,7 +201,9 @@ def _carry_faces(
     # what of the image shows in the tile bounds what of a face can be seen
     low = crops.corner[tile_of]
     high = low + crops.tile[tile_of, None]
-    corners = torch.stack([torch.zeros_like(centre), store.size_wh[crops.image[tile_of], 0].float()], 1)
+    corners = torch.stack(
+        [torch.zeros_like(centre), store.size_wh[crops.image[tile_of], 0].float()], 1
+    )
     seen = torch.linalg.solve(linear, (corners - shift[:, None]).transpose(1, 2))  # [F, 2, 2]
     low = torch.maximum(low, seen.amin(2))
     high = torch.minimum(high, seen.amax(2))
@@ -216,7 +217,10 @@ def _carry_faces(
     # pad to a rectangle
     face_canvas = crops.canvas[tile_of][partly]
     per_canvas = torch.bincount(face_canvas, minlength=canvases)
-    slot = torch.arange(len(face_canvas), device=device) - (per_canvas.cumsum(0) - per_canvas)[face_canvas]
+    slot = (
+        torch.arange(len(face_canvas), device=device)
+        - (per_canvas.cumsum(0) - per_canvas)[face_canvas]
+    )
     most = max(1, int(per_canvas.max()))
     boxes = torch.zeros(canvases, most, 4, device=device)
     gender = torch.full((canvases, most), -1, dtype=torch.long, device=device)
@@ -227,85 +231,3 @@ def _carry_faces(
     ignored[face_canvas, slot] = ignore[partly]
     valid[face_canvas, slot] = True
     return Targets(boxes, gender, ignored, valid)
-
-
-def sample_pixels(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float, float]) -> Tensor:
-    """Read the pixels that the crops show, bilinearly.
-
-    Args:
-        store: the images.
-        crops: the tiles of a batch.
-        fill_bgr: colour beyond an image's edge.
-
-    Returns:
-        uint8 [B, 3, S, S] BGR on the store's device, channels last in memory.
-    """
-    if store.pixels.device.type == "cpu":
-        try:
-            return _sample_opencv(store, crops, fill_bgr)
-        except ImportError:  # a machine without a screen may lack what OpenCV links against
-            pass
-    return _sample_gather(store, crops, fill_bgr)
-
-
-def _level_map(store: ImageStore, crops: Crops) -> Tensor:
-    """Return float32 [T, 2, 3]: canvas pixel index to pixel index of the chosen pyramid level."""
-    scale = store.size_wh[crops.image, crops.level].float() / store.size_wh[crops.image, 0].float()
-    linear = crops.to_source[:, :, :2] * scale[:, :, None]
-    # positions are pixel corners in boxes, pixel centres in sampling: half a pixel on both sides
-    shift = crops.to_source[:, :, 2] * scale + linear.sum(2) * 0.5 - 0.5
-    return torch.cat([linear, shift[:, :, None]], 2)
-
-
-def _sample_opencv(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float, float]) -> Tensor:
-    import cv2
-
-    side, count = crops.side, len(crops.grid)
-    out = np.empty((count, side, side, 3), np.uint8)
-    maps = _level_map(store, crops).numpy().astype(np.float64)
-    bounds = torch.cat([crops.corner, crops.corner + crops.tile[:, None]], 1).round().int().tolist()
-    for index, (canvas, image, level) in enumerate(
-        zip(crops.canvas.tolist(), crops.image.tolist(), crops.level.tolist(), strict=True)
-    ):
-        x1, y1, x2, y2 = bounds[index]
-        matrix = maps[index].copy()
-        matrix[:, 2] += matrix[:, :2] @ (x1, y1)
-        out[canvas, y1:y2, x1:x2] = cv2.warpAffine(
-            store.view(image, level),
-            matrix,
-            (x2 - x1, y2 - y1),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=fill_bgr,
-        )
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
-def _sample_gather(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float, float]) -> Tensor:
-    """The same for any device: every pixel of every canvas gathers its four neighbours."""
-    device = store.pixels.device
-    side = crops.side
-    step = torch.arange(side, device=device)
-    place = ((step + 0.5) * crops.grid[:, None] / side).long()  # [B, S], tile along an axis
-    tile = crops.first_tile[:, None, None] + place[:, :, None] * crops.grid[:, None, None] + place[:, None, :]
-    maps = _level_map(store, crops)[tile]  # [B, S, S, 2, 3]
-    x = maps[..., 0, 0] * step + maps[..., 0, 1] * step[:, None] + maps[..., 0, 2]
-    y = maps[..., 1, 0] * step + maps[..., 1, 1] * step[:, None] + maps[..., 1, 2]
-    image, level = crops.image[tile], crops.level[tile]
-    width, height = store.size_wh[image, level].unbind(-1)
-    start = store.offset[image, level]
-    left, top = x.floor().long(), y.floor().long()
-    across, down = (x - left)[..., None], (y - top)[..., None]
-    fill = torch.tensor(fill_bgr, device=device)
-    channel = torch.arange(3, device=device)
-
-    def at(column: Tensor, row: Tensor) -> Tensor:
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        index = start + (row * width + column) * 3
-        values = store.pixels[torch.where(inside, index, 0)[..., None] + channel].float()
-        return torch.where(inside[..., None], values, fill)
-
-    upper = torch.lerp(at(left, top), at(left + 1, top), across)
-    lower = torch.lerp(at(left, top + 1), at(left + 1, top + 1), across)
-    out = torch.lerp(upper, lower, down).round().to(torch.uint8)
-    return out.permute(0, 3, 1, 2)

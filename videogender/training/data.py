@@ -1,29 +1,19 @@
-"""Training images, decoded once and kept in one flat block of memory, with their faces.
-
-The data format is JSON Lines, one line an image, next to the folder the paths are relative to:
-
-    {"image": "images/a.webp", "width": 640, "height": 480,
-     "faces": [{"box": [x1, y1, x2, y2], "gender": "female", "ignore": false}, …]}
-
-Boxes are pixels of the stored image. `gender` may be absent; `ignore` marks a face that counts
-neither as found nor as missed. Further keys are kept for evaluation by group.
-"""
+"""Training images, decoded once and kept in one flat block of memory, with their faces."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from videogender.dataset import Entry, box_problem, read_lines, read_rgb
 from videogender.errors import TrainingError
 from videogender.network.boxes import iou_matrix
 from videogender.network.heads import FEMALE, MALE
@@ -32,83 +22,16 @@ UNKNOWN_GENDER = -1
 GENDER_INDEX = {"female": FEMALE, "male": MALE}
 PYRAMID_LEVELS = 4  # full size to an eighth: sampling hardly ever skips a pixel
 
-__all__ = [
-    "GENDER_INDEX",
-    "UNKNOWN_GENDER",
-    "Entry",
-    "ImageStore",
-    "add_ignored",
-    "read_entries",
-    "read_rgb",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a data file."""
-
-    path: Path
-    width: int
-    height: int
-    faces: list[dict[str, Any]]
-    attributes: dict[str, Any]
-
-
-def read_entries(path: str | Path) -> list[Entry]:
-    """Read a JSON Lines file, or the `faces.jsonl` of a folder.
-
-    Raises:
-        TrainingError: with file and line, if the file is missing or a line is not as it should be.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "faces.jsonl"
-    if not path.is_file():
-        raise TrainingError(f"{path}: no such data file (expected JSON Lines, one line an image)")
-    return list(_parse(path))
-
-
-def _parse(path: Path) -> Iterator[Entry]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-                for face in item["faces"]:
-                    x1, y1, x2, y2 = (float(v) for v in face["box"])
-                    if not (x2 > x1 and y2 > y1):
-                        raise ValueError(f"empty box {face['box']}")
-                    if face.get("gender", "female") not in GENDER_INDEX:
-                        raise ValueError(f"gender {face['gender']!r} is neither female nor male")
-                yield Entry(
-                    path.parent / item["image"],
-                    int(item["width"]),
-                    int(item["height"]),
-                    item["faces"],
-                    {k: v for k, v in item.items() if k not in ("image", "faces")},
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise TrainingError(
-                    f"{path}, line {number}: {error!r}, expected an image with faces"
-                ) from error
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decode a still as HWC uint8 RGB, upright.
-
-    Raises:
-        TrainingError: if the file is missing or not a picture.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TrainingError(f"{path}: cannot be read as a picture ({error})") from error
+__all__ = ["GENDER_INDEX", "PYRAMID_LEVELS", "UNKNOWN_GENDER", "ImageStore", "add_ignored"]
 
 
 class ImageStore:
     """Decoded images and their faces as flat tensors that can live on any device.
+
+    Args:
+        scenes: pictures in which faces have many sizes.
+        portraits: pictures of about one face each; they become tiles of mosaics.
+        threads: decoders at work.
 
     Attributes:
         pixels: uint8 [bytes], every image at every pyramid level, HWC **BGR**, end to end.
@@ -119,12 +42,19 @@ class ImageStore:
         ignore: bool [F], faces that count neither way.
         first_face: int64 [I + 1], where the faces of image i begin.
         scene_ids, portrait_ids: int64, images by the kind of crop that suits them.
+
+    Raises:
+        TrainingError: if there is nothing to learn from, or a picture cannot be read or has another
+            size than its data file says.
     """
 
-    def __init__(self, scenes: Sequence[Entry], portraits: Sequence[Entry], threads: int = 4):
+    def __init__(
+        self, scenes: Sequence[Entry], portraits: Sequence[Entry], threads: int = 4
+    ) -> None:
         entries = [*scenes, *portraits]
-        if not entries:
-            raise TrainingError("no training images: give --scenes, --portraits or both")
+        faces = [f for e in entries for f in e.faces]
+        if not any(not f.get("ignore", False) for f in faces):
+            raise TrainingError("no faces to learn from: give labelled scenes, portraits or both")
         sizes = np.array([[e.width, e.height] for e in entries], np.int64)
         levels = np.stack([np.maximum(sizes >> k, 1) for k in range(PYRAMID_LEVELS)], 1)
         lengths = levels.prod(-1) * 3
@@ -135,10 +65,9 @@ class ImageStore:
         self._memory: NDArray[np.uint8] = self.pixels.numpy()
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self._decode, range(len(entries)), entries))
-        faces = [f for e in entries for f in e.faces]
-        self.boxes = torch.tensor([f["box"] for f in faces], dtype=torch.float32).reshape(-1, 4)
+        self.boxes = torch.tensor([f["box"] for f in faces], dtype=torch.float32)
         self.gender = torch.tensor(
-            [GENDER_INDEX.get(f.get("gender", ""), UNKNOWN_GENDER) for f in faces]
+            [GENDER_INDEX.get(f.get("gender") or "", UNKNOWN_GENDER) for f in faces]
         )
         self.ignore = torch.tensor([bool(f.get("ignore", False)) for f in faces])
         counts = torch.tensor([0] + [len(e.faces) for e in entries])
@@ -185,28 +114,46 @@ def add_ignored(
 
     Args:
         entries: the data, changed in place.
-        path: JSON Lines of `{"image", "faces": [{"box", "score"}]}`, images named as in the data.
+        path: JSON Lines of `{"image", "faces": [{"box", "score"}]}`; images by their paths from
+            this file, or else by their names.
         least_score: weaker marks are not used.
         most_iou: a mark that overlaps a labelled face more than this is that face.
 
     Returns:
         How many faces were marked.
+
+    Raises:
+        TrainingError: if the file cannot be read, a line is not as it should be, or it is about
+            none of these images.
     """
-    marks: dict[str, list[dict[str, Any]]] = {}
-    with Path(path).open(encoding="utf-8") as lines:
-        for line in lines:
-            item = json.loads(line)
-            marks[Path(item["image"]).name] = item["faces"]
-    added = 0
+    path = Path(path)
+    marks: dict[Path, list[dict[str, Any]]] = {}
+    for where, item in read_lines(path):
+        image, faces = item.get("image"), item.get("faces")
+        if not isinstance(image, str) or not isinstance(faces, list):
+            raise TrainingError(f"{where}: expected `image` and a list of `faces`")
+        for face in faces:
+            if problem := box_problem(face):
+                raise TrainingError(f"{where}: {problem}")
+            if not isinstance(face.get("score"), (int, float)):
+                raise TrainingError(f"{where}: a mark needs a `score`, got {face.get('score')!r}")
+        marks[path.parent / image] = marks[Path(Path(image).name)] = faces
+    added = matched = 0
     for entry in entries:
-        seen = [f for f in marks.get(entry.path.name, []) if f["score"] >= least_score]
+        found = marks.get(entry.path, marks.get(Path(entry.path.name)))
+        if found is None:
+            continue
+        matched += 1
+        seen = [f for f in found if f["score"] >= least_score]
         if not seen:
             continue
         boxes = torch.tensor([f["box"] for f in seen], dtype=torch.float32)
         known = torch.tensor([f["box"] for f in entry.faces], dtype=torch.float32).reshape(-1, 4)
-        new = (iou_matrix(boxes, known) <= most_iou).all(1)
+        new = (iou_matrix(boxes, known) <= most_iou).all(1).tolist()
         entry.faces.extend(
-            {"box": f["box"], "ignore": True} for f, is_new in zip(seen, new.tolist(), strict=True) if is_new
+            {"box": f["box"], "ignore": True} for f, is_new in zip(seen, new, strict=True) if is_new
         )
-        added += int(new.sum())
+        added += sum(new)
+    if not matched:
+        raise TrainingError(f"{path}: names none of the training scenes, so it marks nothing")
     return added

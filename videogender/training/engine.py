@@ -9,63 +9,59 @@ from __future__ import annotations
 import copy
 import math
 import os
-import signal
+import pickle
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from videogender.devices import has_native_bf16
 from videogender.errors import OutputError, TrainingError
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.training.augment import augment
-from videogender.training.crops import CropSettings, plan_crops, sample_pixels
+from videogender.training.crops import Targets, plan_crops
 from videogender.training.data import ImageStore
-from videogender.training.loss import LossSettings, detection_losses
+from videogender.training.loss import detection_losses
 from videogender.training.match import match
+from videogender.training.sampling import sample_pixels
+from videogender.training.settings import CropSettings, TrainSettings, flat
+from videogender.training.stopping import StopRequest, Stopwatch
+
+# Steps between two looks at the losses: each look waits for a GPU, which then waits for us.
+STEPS_A_LOOK = {"cpu": 1, "cuda": 20}
 
 __all__ = ["Progress", "TrainSettings", "Trainer", "prepare_batch"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """A run of `videogender train`."""
-
-    minutes: float = 0.0  # length of the schedule in wall-clock minutes, or
-    steps: int = 0  # in optimiser steps; exactly one of the two
-    side: int = 256  # canvas in pixels
-    batch: int = 16  # canvases a step and process
-    large_every: int = 5  # every n-th step takes canvases of twice the side, a quarter as many
-    learning_rate: float = 2.5e-3
-    least_rate: float = 0.01  # final learning rate, as a share of the first
-    weight_decay: float = 0.05
-    warmup: float = 0.04  # share of the schedule
-    ema: float = 0.998
-    clip_norm: float = 10.0
-    seed: int = 0
-    checkpoint_minutes: float = 3.0
-    validate_minutes: float = 10.0
-    crops: CropSettings = field(default_factory=CropSettings)
-    loss: LossSettings = field(default_factory=LossSettings)
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step reports."""
+    """What the last steps came to: one step on a CPU, some on a GPU.
+
+    Attributes:
+        step: steps taken so far.
+        share: of the schedule, 0 to 1.
+        learning_rate: of the last step.
+        face, box, gender: means of the losses over these steps, unweighted.
+        images_per_second: canvases, all processes together, smoothed.
+        data_share: part of the time that went into preparing crops.
+        seconds: of training so far, earlier runs of this folder included.
+        seconds_left: estimate.
+    """
 
     step: int
-    share: float  # of the schedule, 0 to 1
+    share: float
     learning_rate: float
     face: float
     box: float
     gender: float
     images_per_second: float
-    data_share: float  # of the time, spent preparing crops
+    data_share: float
+    seconds: float
     seconds_left: float
 
 
@@ -76,7 +72,7 @@ def prepare_batch(
     side: int,
     settings: CropSettings,
     generator: torch.Generator,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, Targets]:
     """Return network input [B, 3, S, S] and its targets."""
     crops, targets = plan_crops(store, canvases, side, settings, generator)
     pixels = sample_pixels(store, crops, network.pixel_mean_bgr)
@@ -95,6 +91,7 @@ class Trainer:
         settings: the run.
         run_dir: where checkpoints go; only process 0 writes.
         rank, world: this process and how many there are (an initialised process group if over 1).
+        facts: recorded in the weights that are saved.
     """
 
     def __init__(
@@ -105,28 +102,23 @@ class Trainer:
         run_dir: Path,
         rank: int = 0,
         world: int = 1,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        if (settings.minutes > 0) == (settings.steps > 0):
-            raise TrainingError("give the length of training as either minutes or steps")
-        self.network = network.to(memory_format=torch.channels_last).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.train()
         self.store, self.settings, self.run_dir = store, settings, run_dir
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.facts = rank, world, dict(facts or {})
         self.device = store.boxes.device
-        decay = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decay, "weight_decay": settings.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(network, settings)
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.step = 0
         self.elapsed = 0.0  # seconds of training so far, earlier runs included
         self.generator = torch.Generator(device=self.device)
-        self._stop = False
+        self.bf16 = has_native_bf16(self.device)
+        self.steps_a_look = STEPS_A_LOOK[self.device.type]
+        self._watch = Stopwatch(self.device)
+        self._any_asked = torch.zeros((), device=self.device)  # processes that shall stop
+        self._images_per_second = 0.0
 
     def share(self) -> float:
         """Return how much of the schedule is done, 0 to 1."""
@@ -138,126 +130,145 @@ class Trainer:
         """Return the rate at a share of the schedule: linear warm-up, then half a cosine."""
         s = self.settings
         if share < s.warmup:
-            return s.learning_rate * max(share / s.warmup, 1e-3)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (share - s.warmup) / (1 - s.warmup))))
-        return s.learning_rate * (s.least_rate + (1 - s.least_rate) * cosine)
+            return s.highest_rate * max(share / s.warmup, 1e-3)
+        left = max(1 - s.warmup, 1e-9)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (share - s.warmup) / left)))
+        return s.highest_rate * (s.least_rate + (1 - s.least_rate) * cosine)
 
     def run(
         self,
         report: Callable[[Progress], None],
         validate: Callable[[AnchorNetwork, int], None] | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         """Train to the end of the schedule.
 
         Args:
-            report: told of each step, on process 0.
-            validate: called now and then with the averaged network and the step, on process 0.
+            report: told of every look at the losses, on process 0.
+            validate: called now and then and at the end with the averaged network and the step, on
+                process 0, right after a checkpoint; the other processes wait.
+            stop: looked at between steps; one asked process stops all.
 
         Raises:
             TrainingError: if the loss is no longer finite.
-            KeyboardInterrupt: on SIGINT or SIGTERM, once a checkpoint is written.
+            KeyboardInterrupt: on a stop, once a checkpoint is written.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask_to_stop)
-        last_save = last_validation = time.monotonic()
-        rate = 0.0
-        while (share := self.share()) < 1.0:
-            began = time.monotonic()
-            losses, count, data_seconds, stop = self._one_step(share)
-            seconds = time.monotonic() - began
-            self.elapsed += self._agree(seconds)
-            now = time.monotonic()
-            rate = count * self.world / seconds if rate == 0 else 0.95 * rate + 0.05 * count * self.world / seconds
+        stop = stop or StopRequest()
+        saved = validated = time.monotonic()
+        while self.share() < 1.0:
+            progress, stopping = self._some_steps(stop)
             if self.rank == 0:
-                left = self.elapsed * (1 / max(self.share(), 1e-6) - 1)
-                report(
-                    Progress(
-                        self.step,
-                        self.share(),
-                        self.learning_rate(share),
-                        *losses,
-                        rate,
-                        data_seconds / seconds,
-                        left,
-                    )
-                )
-                if now - last_save > self.settings.checkpoint_minutes * 60:
-                    self.save()
-                    last_save = now
-                if validate and now - last_validation > self.settings.validate_minutes * 60:
-                    validate(self.average, self.step)
-                    last_validation = time.monotonic()
-            if stop:
-                if self.rank == 0:
-                    self.save()
+                report(progress)
+            if stopping:
+                self.save()
                 raise KeyboardInterrupt
-        if self.rank == 0:
-            self.save()
-            if validate:
-                validate(self.average, self.step)
+            now = time.monotonic()
+            validating = validate and now - validated > self.settings.validate_minutes * 60
+            if validating or now - saved > self.settings.checkpoint_minutes * 60:
+                self.save()
+                saved = now
+            if validating:
+                self._validate(validate, stop)
+                validated = time.monotonic()
+        self.save()
+        self._validate(validate, stop)
+        if stop.asked:
+            raise KeyboardInterrupt
 
-    def _ask_to_stop(self, *_: object) -> None:
-        self._stop = True
+    def _validate(
+        self, validate: Callable[[AnchorNetwork, int], None] | None, stop: StopRequest
+    ) -> None:
+        if validate and self.rank == 0:
+            stop.interruptible(lambda: validate(self.average, self.step))
 
-    def _one_step(self, share: float) -> tuple[tuple[float, float, float], int, float, bool]:
-        """Take one optimiser step; return losses, canvases, seconds of data work, and a stop."""
+    def _some_steps(self, stop: StopRequest) -> tuple[Progress, bool]:
+        """Take the steps up to the next look at the losses; tell what came out, and a stop."""
+        began, first, images = time.monotonic(), self.step, 0
+        losses: list[Tensor] = []
+        while len(losses) < self.steps_a_look and self.share() < 1.0:
+            rate = self.learning_rate(self.share())
+            parts, count = self._one_step(rate, stop)
+            losses.append(parts)
+            images += count
+        values = torch.stack(losses).tolist()  # waits for the device
+        for number, row in enumerate(values):
+            if not all(math.isfinite(v) for v in row):
+                raise TrainingError(
+                    f"the loss is not finite at step {first + number} (face, box, gender: "
+                    f"{', '.join(f'{v:g}' for v in row)}); the last checkpoint in {self.run_dir} "
+                    "is kept; begin again from it with --init and a smaller --lr"
+                )
+        seconds = time.monotonic() - began
+        self.elapsed += self._agreed(seconds)
+        speed = images * self.world / seconds
+        before = self._images_per_second or speed
+        self._images_per_second = 0.95 * before + 0.05 * speed
+        face, box, gender = (sum(column) / len(values) for column in zip(*values, strict=True))
+        share = self.share()
+        progress = Progress(
+            self.step,
+            share,
+            rate,
+            face,
+            box,
+            gender,
+            self._images_per_second,
+            self._watch.take() / seconds,
+            self.elapsed,
+            self.elapsed * (1 / share - 1),
+        )
+        return progress, stop.asked if self.world == 1 else bool(self._any_asked > 0)
+
+    def _one_step(self, rate: float, stop: StopRequest) -> tuple[Tensor, int]:
+        """Take one optimiser step; return its losses [3], still on the device, and canvases."""
         s = self.settings
-        rate = self.learning_rate(share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         large = s.large_every > 0 and self.step % s.large_every == s.large_every - 1
         side, count = (s.side * 2, max(1, s.batch // 4)) if large else (s.side, s.batch)
         self.generator.manual_seed((s.seed * 1_000_003 + self.step) * 4099 + self.rank)
-        began = time.monotonic()
-        images, targets = prepare_batch(
-            self.store, self.network, count, side, s.crops, self.generator
-        )
-        data_seconds = time.monotonic() - began
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=wants_bf16(self.device)):
+        with self._watch.running():
+            images, targets = prepare_batch(
+                self.store, self.network, count, side, s.crops, self.generator
+            )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             predictions = self.network(images)
             matches = match(targets, predictions.anchors)
             losses = detection_losses(self.network, predictions, matches, targets, s.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        losses.total.backward()  # type: ignore[no-untyped-call]
         parts = torch.stack([losses.face, losses.box, losses.gender])
-        stop = self._reduce_gradients(parts)
-        values = parts.tolist()
-        if not all(math.isfinite(v) for v in values):
-            raise TrainingError(
-                f"the loss is not finite at step {self.step} (face, box, gender: {values}); "
-                "the last checkpoint is kept; try a smaller learning rate"
-            )
+        if self.world > 1:
+            self._reduce(parts, stop.asked)
         nn.utils.clip_grad_norm_(self.network.parameters(), s.clip_norm)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return (values[0], values[1], values[2]), count, data_seconds, stop
+        return parts, count
 
-    def _reduce_gradients(self, parts: Tensor) -> bool:
-        """Average gradients and losses over the processes; tell whether any wants to stop."""
-        if self.world == 1:
-            return self._stop
+    def _reduce(self, parts: Tensor, asked: bool) -> None:
+        """Average gradients and losses over the processes, and hear whether any shall stop."""
         for parameter in self.network.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        flag = torch.tensor([float(self._stop)], device=self.device)
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), parts, flag])
-        dist.all_reduce(flat)
-        flat /= self.world
+        flag = torch.tensor([float(asked)], device=self.device)
+        joined = torch.cat([*(g.reshape(-1) for g in gradients), parts, flag])
+        dist.all_reduce(joined)
+        joined /= self.world
         start = 0
         for gradient in gradients:
             # copied, not replaced: the optimiser needs a gradient in its parameter's memory layout
-            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            gradient.copy_(joined[start : start + gradient.numel()].view_as(gradient))
             start += gradient.numel()
-        parts.copy_(flat[start : start + 3])
-        return bool(flat[-1] > 0)
+        parts.copy_(joined[start : start + 3])
+        self._any_asked = joined[-1]
 
-    def _agree(self, seconds: float) -> float:
+    def _agreed(self, seconds: float) -> float:
         """Make all processes count the same time, so that schedules stay in step."""
         if self.world == 1 or self.settings.steps:
             return seconds
-        value = torch.tensor([seconds], device=self.device)
+        value = torch.tensor([seconds], dtype=torch.float64, device=self.device)
         dist.broadcast(value, 0)
         return float(value)
 
@@ -269,7 +280,12 @@ class Trainer:
         torch._foreach_lerp_([mine[k] for k in averaged], [theirs[k] for k in averaged], 1 - decay)
 
     def save(self) -> None:
-        """Write `last.pt` (everything needed to go on) and `last.safetensors` (the average)."""
+        """Write `last.pt` (everything needed to go on) and `last.safetensors` (the average).
+
+        Random numbers follow from seed, step and process, so they need no saving.
+        """
+        if self.rank != 0:
+            return
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -277,35 +293,47 @@ class Trainer:
             "step": self.step,
             "elapsed": self.elapsed,
             "model": self.network.name,
-            "settings": asdict(self.settings),
+            "settings": flat(self.settings),
         }
         target = self.run_dir / "last.pt"
-        temporary = self.run_dir / ".last.pt.tmp"
+        temporary = self.run_dir / f".last.pt.{os.getpid()}"
         try:
-            torch.save(state, temporary)
-            os.replace(temporary, target)
+            try:
+                torch.save(state, temporary)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"{target}: checkpoint could not be written ({error})") from error
+            reason = str(error).splitlines()[0]
+            raise OutputError(f"{target}: checkpoint could not be written ({reason})") from error
         checkpoints.save(
-            self.average, self.run_dir / "last.safetensors", {"steps": str(self.step)}
+            self.average, self.run_dir / "last.safetensors", {**self.facts, "steps": str(self.step)}
         )
 
     def resume(self, path: Path) -> None:
-        """Go on from a `last.pt`."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        """Go on from a `last.pt`.
+
+        Raises:
+            TrainingError: if the file is missing, damaged or of another network.
+        """
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
+        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TrainingError(f"{path}: cannot go on from this checkpoint ({reason})") from error
 
 
-def wants_bf16(device: torch.device) -> bool:
-    """Tell whether bf16 arithmetic is native to a device, and so faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        flags = torch.backends.cpu.get_cpu_capability()
-        bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return "AVX512" in flags and bool(bf16)
-    return False
+def build_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return AdamW or SGD over the trainable weights, of which biases and scales do not decay."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.highest_rate, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.highest_rate, fused=True)

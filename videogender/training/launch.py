@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from videogender.errors import DeviceError, TrainingError
+from videogender.dataset import FILE_NAME, Entry, read_entries
+from videogender.devices import choose_device
+from videogender.errors import ConfigError, DeviceError, TrainingError
+from videogender.evaluation.validation import Validation, ValidationData
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
-from videogender.training.data import Entry, ImageStore, add_ignored, read_entries
-from videogender.training.engine import Progress, Trainer, TrainSettings
+from videogender.training.data import ImageStore, add_ignored
+from videogender.training.engine import Progress, Trainer
+from videogender.training.keep import Keeper
+from videogender.training.metrics import MetricsLog
+from videogender.training.run_folder import RunFolder
+from videogender.training.settings import TrainSettings, flat
+from videogender.training.stopping import StopRequest
 
-__all__ = ["TrainData", "train"]
+# The others wait in a collective while process 0 validates or saves; one that dies is noticed at
+# once on a CPU, because its connections close.
+PATIENCE = timedelta(hours=6)
+
+__all__ = ["TrainData", "is_first_process", "train"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainData:
-    """Where the training images are: JSON Lines files, or folders with a `faces.jsonl`."""
+    """Where the pictures are: JSON Lines files, or folders with a `faces.jsonl`.
+
+    Attributes:
+        scenes: pictures in which faces have many sizes.
+        portraits: pictures of about one face each.
+        ignore_also: another detector's marks in the scenes, see `data.add_ignored`.
+        val_scenes, val_portraits: nothing is learned from these.
+    """
 
     scenes: Sequence[Path] = ()
     portraits: Sequence[Path] = ()
-    ignore_also: Sequence[Path] = ()  # another detector's marks, see `data.add_ignored`
+    ignore_also: Sequence[Path] = ()
+    val_scenes: Sequence[Path] = ()
+    val_portraits: Sequence[Path] = ()
+
+    def as_lists(self) -> dict[str, list[str]]:
+        """Return the absolute paths, as JSON holds them."""
+        names = ("scenes", "portraits", "ignore_also", "val_scenes", "val_portraits")
+        return {n: [str(Path(p).resolve()) for p in getattr(self, n)] for n in names}
 
 
 def train(
@@ -41,67 +71,141 @@ def train(
     processes: int = 0,
     init: Path | None = None,
     resume: bool = False,
+    force: bool = False,
     say: Callable[[str], None] = print,
     report: Callable[[Progress], None] = lambda progress: None,
-    validate: Callable[[AnchorNetwork, int], None] | None = None,
-) -> None:
+    validated: Callable[[Validation, int, bool], None] = lambda validation, step, best: None,
+) -> Path:
     """Train `lite` from scratch, from given weights, or from where a run stopped.
 
     Args:
-        data: what to learn from.
+        data: what to learn from, and what to choose by.
         settings: schedule, batches, losses.
-        run_dir: gets `last.pt` and `last.safetensors`.
+        run_dir: gets the files that `run_folder` lists.
         device: auto, cpu or cuda.
         processes: on a CPU, how many of one thread each; 0 takes one a core. Under `torchrun` the
-            processes that it started are used instead.
+            processes that it started are used instead, each with its own copy of the pictures.
         init: weights to start from.
-        resume: go on from `run_dir/last.pt`.
-        say, report, validate: told of what happens; see `Trainer.run`.
+        resume: go on from `run_dir/last.pt`; settings and training data must be the run's own.
+        force: delete a run that is there.
+        say: told in sentences what happens; like the next two, in process 0 only.
+        report: told of every look at the losses.
+        validated: told of every validation, its step, and whether it is the best so far.
+
+    Returns:
+        The weights: the best if there is data to choose by, else the last.
 
     Raises:
-        TrainingError, ModelError, DeviceError, OutputError: as their names say.
+        TrainingError, ConfigError, ModelError, DeviceError, OutputError: as their names say.
+        KeyboardInterrupt: on SIGINT or SIGTERM, once a checkpoint is written.
     """
     chosen = _device(device)
-    torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    world = int(os.environ["WORLD_SIZE"]) if torchrun else 1
-    if not torchrun and chosen.type == "cpu" and hasattr(os, "fork"):
-        world = processes or len(os.sched_getaffinity(0))
+    rank, world = _processes(chosen, processes)
+    torchrun = rank is not None
     if chosen.type == "cpu" and world > 1:
         # a pool of threads would not survive the fork, and one a process is fastest
         torch.set_num_threads(1)
-    scenes, portraits = _entries(data, say)
-    store = ImageStore(scenes, portraits, threads=os.cpu_count() or 1).to(chosen)
-    say(
-        f"{len(store)} images, {store.pixels.numel() / 1e9:.1f} GB of pixels, "
-        f"{len(store.boxes)} faces, {int((store.gender >= 0).sum())} with gender"
+    first = not rank
+    tell = say if first else _silent
+    folder = RunFolder(Path(run_dir))
+    record = {"model": Lite.name, "settings": flat(settings), "data": data.as_lists()}
+    if resume:
+        folder.check_same(record)
+    scenes, portraits, facts = _entries(data, tell)
+    validation = ValidationData(
+        [e for path in data.val_scenes for e in read_entries(path)],
+        [e for path in data.val_portraits for e in read_entries(path)],
     )
+    network = _start(init, settings.seed)
+    store = ImageStore(scenes, portraits, threads=os.cpu_count() or 1).to(chosen)
+    tell(
+        f"{len(store):,} images, {store.pixels.numel() / 1e9:.1f} GB of pixels, "
+        f"{len(store.boxes):,} faces, {int((store.gender >= 0).sum()):,} with gender"
+    )
+    if first and not resume:
+        how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
+        folder.begin({**record, **how, "summary": facts}, force=force)
+    facts = {key: json.dumps(value) for key, value in facts.items()}
+    facts["recipe"] = json.dumps(flat(settings))
 
-    def work(rank: int, rendezvous: str | None) -> None:
+    def work(rank: int, rendezvous: str | None, stop: StopRequest) -> None:
         if rendezvous:
             backend = "nccl" if chosen.type == "cuda" else "gloo"
-            dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world)
+            dist.init_process_group(
+                backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE
+            )
         try:
-            torch.manual_seed(settings.seed)  # the same first weights in every process
-            network = _start(init).to(chosen)
-            trainer = Trainer(network, store, settings, run_dir, rank, world)
+            trainer = Trainer(network.to(chosen), store, settings, folder.path, rank, world, facts)
             if resume:
-                trainer.resume(run_dir / "last.pt")
+                trainer.resume(folder.checkpoint)
                 if rank == 0:
-                    say(f"going on at step {trainer.step}")
-            trainer.run(report, validate)
+                    folder.rewind(trainer.step)
+                    say(f"going on at step {trainer.step:,}")
+            keeper = Keeper(folder, validation, chosen, facts, validated) if validation else None
+            log = MetricsLog(folder)
+            try:
+                trainer.run(lambda p: (log.add(p), report(p))[1], keeper, stop)
+            finally:
+                log.flush()
+            if keeper and rank == 0:
+                stop.interruptible(lambda: _finish(keeper, say))
         finally:
             if rendezvous:
                 dist.destroy_process_group()
 
-    if torchrun:
-        work(int(os.environ["RANK"]), "env://")
-    elif world == 1:
-        work(0, None)
-    else:
-        _fork(work, world)
+    with StopRequest() as stop:
+        if rank is not None:
+            work(rank, "env://", stop)
+        elif world == 1:
+            work(0, None, stop)
+        else:
+            _fork(work, world, stop)
+    if stop.asked:
+        raise KeyboardInterrupt
+    return folder.best if validation else folder.last
 
 
-def _fork(work: Callable[[int, str | None], None], world: int) -> None:
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all, as every one does that torchrun did not start."""
+    return _torchrun_rank() in (None, 0)
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+def _finish(keeper: Keeper, say: Callable[[str], None]) -> None:
+    _, temperature = keeper.finish()
+    say(f"best weights: {keeper.folder.best} (temperature {temperature:.2f})")
+
+
+def _torchrun_rank() -> int | None:
+    """Return this process's number if torchrun, or another launcher of its kind, started it."""
+    if all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
+        return int(os.environ["RANK"])
+    return None
+
+
+def _processes(device: torch.device, wanted: int) -> tuple[int | None, int]:
+    """Return this process's number if a launcher gave it one, and how many there will be."""
+    rank = _torchrun_rank()
+    if rank is not None:
+        world = int(os.environ["WORLD_SIZE"])
+        if wanted not in (0, world):
+            raise ConfigError(f"--processes {wanted}: torchrun has started {world}; leave it out")
+        return rank, world
+    if device.type != "cpu":
+        if wanted > 1:
+            raise ConfigError(f"--processes {wanted}: on GPUs, use torchrun --nproc-per-node")
+        return None, 1
+    if sys.platform != "linux":  # elsewhere a fork breaks the system's own libraries
+        return None, 1
+    return None, wanted or len(os.sched_getaffinity(0))
+
+
+def _fork(
+    work: Callable[[int, str | None, StopRequest], None], world: int, stop: StopRequest
+) -> None:
     """Run process 0 here and the others as forks, which share the decoded images."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory(prefix="videogender-") as folder:
@@ -109,45 +213,98 @@ def _fork(work: Callable[[int, str | None], None], world: int) -> None:
 
         def child(rank: int) -> None:
             try:
-                work(rank, rendezvous)
+                work(rank, rendezvous, stop)
             except KeyboardInterrupt:
-                sys.exit(130)
+                os._exit(130)
+            except TrainingError:  # a loss that is not finite is so in every process
+                os._exit(TrainingError.exit_code)
+            except BaseException:
+                Path(folder, f"error-{rank}").write_text(traceback.format_exc(), encoding="utf-8")
+                os._exit(1)
+            os._exit(0)
 
         others = [context.Process(target=child, args=(r,), daemon=True) for r in range(1, world)]
+        sys.stdout.flush()
+        sys.stderr.flush()
         for process in others:
             process.start()
         try:
-            work(0, rendezvous)
+            work(0, rendezvous, stop)
+        except RuntimeError as error:
+            # if another process died, this is only the broken connection to it
+            for rank, process in enumerate(others, 1):
+                process.join(10)
+                if process.exitcode is not None and process.exitcode < 0:
+                    raise TrainingError(
+                        f"training process {rank} was ended by signal {-process.exitcode} (9 often "
+                        "means too little memory); go on with --resume"
+                    ) from error
+                trace = Path(folder, f"error-{rank}")
+                if trace.exists() and "Connection" not in (text := trace.read_text()):
+                    print(text, file=sys.stderr)
+                    raise TrainingError(f"training process {rank} failed; see above") from error
+            raise
         finally:
             for process in others:
                 process.join(10)
                 process.kill()
+                process.join()
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("--device cuda: no CUDA device was found; use --device cpu")
-    if name not in ("cpu", "cuda"):
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    chosen = choose_device(name)
+    if chosen.type not in ("cpu", "cuda"):
         raise DeviceError(f"--device {name}: training runs on cpu or cuda")
-    if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(name)
+    if chosen.type == "cuda":
+        if chosen.index is None:
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
-def _entries(data: TrainData, say: Callable[[str], None]) -> tuple[list[Entry], list[Entry]]:
-    scenes = [e for path in data.scenes for e in read_entries(path)]
-    portraits = [e for path in data.portraits for e in read_entries(path)]
+def _entries(
+    data: TrainData, say: Callable[[str], None]
+) -> tuple[list[Entry], list[Entry], dict[str, Any]]:
+    """Read the training data; also say what it is, by short names that reveal no folders."""
+    groups: dict[str, list[Entry]] = {"scenes": [], "portraits": []}
+    sets = []
+    for kind, paths in (("scenes", data.scenes), ("portraits", data.portraits)):
+        for path in paths:
+            entries = read_entries(path)
+            groups[kind] += entries
+            faces = [f for e in entries for f in e.faces]
+            sets.append(
+                {
+                    "name": _short(path),
+                    "kind": kind,
+                    "images": len(entries),
+                    "faces": sum(not f.get("ignore", False) for f in faces),
+                    "with_gender": sum(bool(f.get("gender")) for f in faces),
+                }
+            )
+    ignored = 0
     for path in data.ignore_also:
-        say(f"{path}: {add_ignored(scenes, path)} unlabelled faces will be ignored")
-    return scenes, portraits
+        count = add_ignored(groups["scenes"], path)
+        say(f"{path}: {count:,} unlabelled faces will be ignored")
+        ignored += count
+    return groups["scenes"], groups["portraits"], {"data": sets, "also_ignored": ignored}
 
 
-def _start(init: Path | None) -> AnchorNetwork:
+def _short(path: Path) -> str:
+    where = Path(path).resolve()
+    where = where.parent if where.name == FILE_NAME else where
+    return "/".join(where.parts[-2:])
+
+
+def _start(init: Path | None, seed: int) -> AnchorNetwork:
+    torch.manual_seed(seed)  # the same first weights in every process
     if init is None:
         return Lite()
     network, _ = checkpoints.load(init)
     if not isinstance(network, Lite):
         raise TrainingError(f"{init}: holds {network.name}; `train` trains lite")
+    if not network.has_gender:
+        network.add_gender_heads()
     return network.requires_grad_(True)

@@ -13,19 +13,9 @@ from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, AnchorNetwork, Predictions
 from videogender.training.crops import Targets
 from videogender.training.match import BACKGROUND, Matches
+from videogender.training.settings import LossSettings
 
 __all__ = ["LossSettings", "Losses", "ciou_loss", "detection_losses"]
-
-
-@dataclass(frozen=True, slots=True)
-class LossSettings:
-    """Weights of the parts."""
-
-    negatives: int = 3  # hard background anchors for each face anchor
-    box: float = 2.0
-    gender: float = 2.0
-    gender_smoothing: float = 0.05  # labels are wrong in one to four of a hundred
-    gender_anchors: int = 512  # most anchors of a batch whose gender is learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,8 @@ def detection_losses(
         if len(known) > settings.gender_anchors:
             # evenly spaced over the batch; which ones those are is random already
             step = len(known) / settings.gender_anchors
-            known = known[(torch.arange(settings.gender_anchors, device=known.device) * step).long()]
+            spread = torch.arange(settings.gender_anchors, device=known.device) * step
+            known = known[spread.long()]
         if len(known):
             gender = gender[known]
             answers = network.gender_logits(predictions.features, canvas[known], anchor[known])

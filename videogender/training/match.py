@@ -41,13 +41,14 @@ def match(targets: Targets, anchors: Tensor) -> Matches:
         anchors: float32 [A, 3], centre x, centre y and size in pixels.
     """
     if targets.boxes.device.type != "cpu":
-        return Matches(_match(targets.boxes, targets.valid & ~targets.ignore, targets.valid, anchors))
+        wanted = targets.valid & ~targets.ignore
+        return Matches(_match(targets.boxes, wanted, targets.valid, anchors))
     # on a CPU the padding costs more than a loop over canvases
     rows = []
     for boxes, ignore, valid in zip(targets.boxes, targets.ignore, targets.valid, strict=True):
         n = max(1, int(valid.sum()))  # faces stand before the padding
-        wanted = (valid & ~ignore)[None, :n]
-        rows.append(_match(boxes[None, :n], wanted, valid[None, :n], anchors))
+        free = (valid & ~ignore)[None, :n]
+        rows.append(_match(boxes[None, :n], free, valid[None, :n], anchors))
     return Matches(torch.cat(rows))
 
 

@@ -1,0 +1,204 @@
+"""The network alone, and the detector around it, timed from within."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import videogender
+from videogender.benchmark.timing import SIZE_WH, time_runs
+from videogender.config import DetectSettings
+from videogender.detector import Detector
+from videogender.sources import open_source
+
+MOST_FRAMES = 64  # of the clip, held in memory at the network's size
+CUDA_BATCHES = (1, 8, 32, 128)
+
+__all__ = ["ForwardPass", "FrameParts", "load"]
+
+
+def load(detect: dict[str, Any]) -> Detector:
+    """Load the detector of these settings. Raises what `Detector.load` raises."""
+    settings = DetectSettings(**detect)
+    return Detector.load(
+        settings.model, weights=settings.weights, device=settings.device, settings=settings
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told; a CPU has already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class ForwardPass:
+    """A part: the network's forward pass on random pixels."""
+
+    def __init__(self, detect: dict[str, Any]) -> None:
+        self._detector = load(detect)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of `results.Facts`, and which batches are worth measuring."""
+        detector, network = self._detector, self._detector.network
+        device = detector.device
+        batches = CUDA_BATCHES if device.type == "cuda" else (1,)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(self._pixels(1, SIZE_WH))
+        return {
+            "description": detector.describe(),
+            "model": detector.model_name,
+            "device": str(device),
+            "device_name": _device_name(device),
+            "precision": str(detector.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "batch_size": detector.batch_size,
+            "long_side": detector.settings.long_side,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "multiply_adds": counter.get_total_flops() // 2,
+            "cores": _cores(),
+            "versions": {
+                "videogender": videogender.__version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "av": av.__version__,
+            },
+            "batches": sorted({*batches, detector.batch_size}),
+        }
+
+    @torch.inference_mode()
+    def ask(self, batch: int, seconds: float, size_wh: tuple[int, int]) -> dict[str, Any]:
+        """Run for about `seconds` and return the milliseconds of each run."""
+        device, network = self._detector.device, self._detector.network
+        pixels = self._pixels(batch, size_wh)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+        def run() -> None:
+            network(pixels)
+            synchronize(device)
+
+        runs_ms = time_runs(run, seconds)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        return {"ms": runs_ms, "peak_device_bytes": peak}
+
+    def _pixels(self, batch: int, size_wh: tuple[int, int]) -> torch.Tensor:
+        width, height = size_wh
+        noise = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+        return (noise * 255 - 128).to(
+            self._detector.device, self._detector.dtype, memory_format=torch.channels_last
+        )
+
+
+class FrameParts:
+    """A part: the detector on frames of a clip, its time split at the network's doors."""
+
+    def __init__(self, detect: dict[str, Any], clip: str, end_seconds: float | None) -> None:
+        self._detector = load(detect)
+        self._watch = _Watch(self._detector)
+        self._scale_ms: list[float] = []
+        self._scaled, self._sizes_wh = [], []
+        with open_source(clip, end_seconds=end_seconds) as source:
+            self._source_wh = (source.width, source.height)
+            size_wh = self._detector.input_size_wh(*self._source_wh)
+            for frame in source:
+                began = time.perf_counter()
+                self._scaled.append(frame.picture.to_rgb(size_wh))
+                self._scale_ms.append((time.perf_counter() - began) * 1e3)
+                self._sizes_wh.append(self._source_wh)
+                if len(self._scaled) == MOST_FRAMES:
+                    break
+        self._size_wh = size_wh
+        # Batches of one size alone: a smaller one at the end costs more a frame.
+        self._batch = min(self._detector.batch_size, len(self._scaled))
+        self.ask()  # warms up
+
+    def facts(self) -> dict[str, Any]:
+        """Return sizes, and the time that scaling took when the frames were read."""
+        return {
+            "source_wh": self._source_wh,
+            "size_wh": self._size_wh,
+            "batch": self._batch,
+            "scale_ms": self._scale_ms,
+        }
+
+    def ask(self) -> dict[str, Any]:
+        """Go over the frames once and return milliseconds a frame, one value a batch."""
+        watch, count = self._watch, self._batch
+        parts: dict[str, list[float]] = {
+            name: [] for name in ("before_ms", "network_ms", "after_ms", "gender_ms", "ratio")
+        }
+        for start in range(0, len(self._scaled) - count + 1, count):
+            rows = slice(start, start + count)
+            watch.gender = 0.0
+            began = watch.now()
+            self._detector.detect(self._scaled[rows], self._sizes_wh[rows])
+            ended = watch.now()
+            network = watch.left - watch.entered
+            around = (ended - began) - network
+            seconds = {
+                "before_ms": watch.entered - began,
+                "network_ms": network,
+                "after_ms": ended - watch.left - watch.gender,
+                "gender_ms": watch.gender,
+            }
+            for name, value in seconds.items():
+                parts[name].append(value / count * 1e3)
+            parts["ratio"].append(around / network)
+        return parts
+
+
+class _Watch:
+    """Notes when a detector's network is entered and left, and how long gender heads take."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._device = detector.device
+        self.entered = self.left = self.gender = 0.0
+        network = detector.network
+        network.register_forward_pre_hook(lambda *_: self._enter())
+        network.register_forward_hook(lambda *_: self._leave())
+        inner = network.gender_logits
+
+        def timed(*inputs: Any) -> Any:
+            began = self.now()
+            result = inner(*inputs)
+            self.gender += self.now() - began
+            return result
+
+        setattr(network, "gender_logits", timed)  # noqa: B010  # mypy: a method of an instance
+
+    def now(self) -> float:
+        synchronize(self._device)
+        return time.perf_counter()
+
+    def _enter(self) -> None:
+        self.entered = self.now()
+
+    def _leave(self) -> None:
+        self.left = self.now()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,108 @@
+"""A benchmark's results as one table for people."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from videogender.benchmark.results import Peer, Results, Spread
+
+AROUND_AIM = 0.5
+
+__all__ = ["heading", "results_table"]
+
+
+def heading(results: Results) -> str:
+    """Say in a few lines what was measured, on what."""
+    facts, clip = results.facts, results.clip
+    versions = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
+    what = clip.path or "a synthetic clip without faces (no clip was given, and no samples/ here)"
+    return "\n".join(
+        [
+            f"model: {facts.description}; {facts.parameters / 1e6:.2f} M parameters, "
+            f"{facts.multiply_adds / 1e9:.2f} G multiply-adds at 640x480",
+            f"here:  {facts.device_name}, {_many(facts.cores, 'core')}; {versions}",
+            f"clip:  {what}: {clip.width}x{clip.height}, {_many(clip.frames, 'frame')}, "
+            f"{clip.seconds:.1f} s, {clip.faces_per_frame:.1f} faces a frame",
+        ]
+    )
+
+
+def results_table(results: Results) -> Table:
+    """Lay the figures out: name, median, the middle 80 %, remarks."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column("median", justify="right")
+    table.add_column("p10 - p90", justify="right")
+    table.add_column("", overflow="fold")
+    _forward(table, results)
+    _frame(table, results)
+    _clip(table, results)
+    if results.peer is not None:
+        _peer(table, results.peer)
+    return table
+
+
+def _forward(table: Table, results: Results) -> None:
+    table.add_row("[bold]forward pass at 640x480")
+    for each in results.forward:
+        remark = f"{each.images_per_second:.1f} images/s"
+        if each.peak_device_bytes is not None:
+            remark += f", {_size(each.peak_device_bytes)} on the device"
+        _row(table, f"batch {each.batch}", each.ms, "ms", remark)
+
+
+def _frame(table: Table, results: Results) -> None:
+    cost = results.frame
+    size = "x".join(map(str, cost.size_wh))
+    table.add_row(f"[bold]a frame of the clip, {size}, batch {cost.batch}")
+    _row(table, "scaling", cost.scale_ms, "ms", "in the reader's thread")
+    _row(table, "into the network", cost.before_ms, "ms")
+    _row(table, "network", cost.network_ms, "ms")
+    _row(table, "boxes, suppression", cost.after_ms, "ms")
+    _row(table, "gender heads", cost.gender_ms, "ms")
+    aim = f"all but scaling and network, to network; the aim is under {AROUND_AIM}"
+    _row(table, "around / network", cost.around_to_network, "", aim)
+
+
+def _clip(table: Table, results: Results) -> None:
+    whole, command = results.end_to_end, results.command
+    table.add_row("[bold]the whole clip, model loaded")
+    _row(table, "annotate", whole.annotate_fps, "fps")
+    _row(table, "data only (stream)", whole.stream_fps, "fps")
+    _row(table, "transcode", whole.transcode_fps, "fps", "PyAV, same encoder settings")
+    ratio = whole.annotate_to_transcode
+    _row(table, "annotate / transcode", ratio, "", "ratio of times, in turns")
+    table.add_row("[bold]videogender annotate, as a command")
+    _row(table, "start to first frame", command.first_frame_seconds, "s")
+    _row(table, "start to end", command.whole_seconds, "s")
+    if command.peak_memory_bytes is not None:
+        table.add_row("  peak memory", _size(command.peak_memory_bytes))
+
+
+def _peer(table: Table, peer: Peer) -> None:
+    size = "x".join(map(str, peer.size_wh))
+    threads = _many(peer.threads, "thread")
+    table.add_row(f"[bold]beside {escape(peer.file)} at {size}, CPU, {threads}")
+    _row(table, "ours", peer.ours_ms, "ms")
+    _row(table, "peer, onnxruntime", peer.peer_ms, "ms")
+    _row(table, "ours / peer", peer.ours_to_peer, "", "ratio of times, in turns")
+
+
+def _row(table: Table, name: str, spread: Spread, unit: str, remark: str = "") -> None:
+    middle = _figure(spread.median) + (f" {unit}" if unit else "")
+    ends = f"{_figure(spread.p10)} - {_figure(spread.p90)}"
+    table.add_row(f"  {name}", middle, ends, remark)
+
+
+def _figure(value: float) -> str:
+    """Write about three digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

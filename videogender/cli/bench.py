@@ -1,0 +1,128 @@
+"""`videogender bench`: parse the flags, measure, print a table and JSON."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from videogender.cli.annotate import other, setting
+from videogender.config import load_settings, with_overrides
+from videogender.errors import ConfigError
+
+__all__ = ["bench"]
+
+WHAT, FACES = "What is measured", "Finding faces"
+
+
+def bench(
+    clip: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CLIP]",
+            help="A video; by default samples/clip.mp4 if it is here, else a synthetic clip.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        other(
+            "--seconds",
+            panel=WHAT,
+            metavar="N",
+            help="Use only the first N seconds of the clip; 0 uses all (default 20).",
+        ),
+    ] = 20.0,
+    rounds: Annotated[
+        int,
+        other("--rounds", panel=WHAT, metavar="N", help="Measure this many times (default 5)."),
+    ] = 5,
+    peer: Annotated[
+        Path | None,
+        other(
+            "--peer",
+            panel=WHAT,
+            metavar="FILE.onnx",
+            help="Compare the forward pass with another network's, under onnxruntime.",
+        ),
+    ] = None,
+    json: Annotated[
+        str | None,
+        other(
+            "--json",
+            panel=WHAT,
+            metavar="FILE|-",
+            help="Also write the results as JSON; - is standard output, and the table goes to "
+            "standard error.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, other("--force", "-f", panel=WHAT, help="Replace a JSON file that exists.")
+    ] = False,
+    model: Annotated[str | None, setting("detect.model", FACES)] = None,
+    weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
+    device: Annotated[str | None, setting("detect.device", FACES)] = None,
+    precision: Annotated[str | None, setting("detect.precision", FACES)] = None,
+    long_side: Annotated[int | None, setting("detect.long_side", FACES)] = None,
+    batch_size: Annotated[int | None, setting("detect.batch_size", FACES)] = None,
+    threads: Annotated[int | None, setting("detect.threads", FACES)] = None,
+) -> None:
+    """Measure the network, the detector and the whole way of a clip on this machine.
+
+    Close other programs first: everything that runs beside it shows in the figures. What is
+    compared is measured in turns, each part in its own process.
+
+    Examples:
+
+      videogender bench
+
+      videogender bench talk.mp4 --seconds 60 --json bench.json
+
+      videogender bench --peer face_detection_yunet.onnx
+    """
+    settings = with_overrides(
+        load_settings(None),
+        {
+            "detect.model": model,
+            "detect.weights": weights,
+            "detect.device": device,
+            "detect.precision": precision,
+            "detect.long_side": long_side,
+            "detect.batch_size": batch_size,
+            "detect.threads": threads,
+        },
+        as_flags=True,
+    )
+    if not 0 <= seconds < float("inf"):
+        raise ConfigError(f"--seconds should be 0 or more, got {seconds:g}")
+    if rounds < 1:
+        raise ConfigError(f"--rounds should be 1 or more, got {rounds}")
+    from json import dumps
+
+    from rich.console import Console
+
+    from videogender.benchmark.plan import Plan, measure
+    from videogender.benchmark.table import heading, results_table
+    from videogender.sinks.atomic import pending
+
+    aside = Console(stderr=True, highlight=False)
+    with ExitStack() as stack:
+        place = None
+        if json is not None and json != "-":  # a refusal should come before the long work
+            place = stack.enter_context(pending(json, force=force))
+        with aside.status("measuring", spinner="line") as status:
+            results = measure(
+                Plan(clip, settings.detect, seconds, rounds, peer),
+                note=lambda part: status.update(f"measuring {part}"),
+            )
+        text = dumps(results.as_dict(), indent=2) + "\n"
+        if place is not None:
+            place.write_text(text, encoding="utf-8")
+        console = aside if json == "-" else Console(highlight=False)
+        console.print(heading(results), markup=False, soft_wrap=True)
+        console.print()
+        console.print(results_table(results))
+        if json == "-":
+            print(text, end="")

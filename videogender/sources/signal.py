@@ -1,0 +1,68 @@
+"""Signal: how a video's pixels are meant, which a re-encoded copy of them has to repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.video.stream import VideoStream
+
+from videogender.sources.picture import Orientation
+
+__all__ = ["MOST_FRAMES_PER_SECOND", "Signal", "signal_of"]
+
+# Higher rates come from files whose clock was mistaken for their frame rate.
+MOST_FRAMES_PER_SECOND = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What a re-encoded copy repeats of a video, apart from its pixels.
+
+    Attributes:
+        time_base: seconds a tick of the frames' `pts`.
+        frame_rate: frames a second on average, or None if unknown.
+        pixel_aspect: width of an upright pixel by its height, or None if unknown.
+        color_range: number of libav's AVColorRange: 0 unknown, 1 limited, 2 full.
+        color_primaries: number of ITU-T H.273 table 2.
+        color_trc: transfer characteristic, number of ITU-T H.273 table 3.
+        colorspace: matrix, number of ITU-T H.273 table 4.
+    """
+
+    time_base: Fraction
+    frame_rate: Fraction | None
+    pixel_aspect: Fraction | None
+    color_range: int
+    color_primaries: int
+    color_trc: int
+    colorspace: int
+
+
+def signal_of(
+    stream: VideoStream, frame: av.VideoFrame, orientation: Orientation, time_base: Fraction
+) -> Signal:
+    """Read a stream's properties and those of its first frame.
+
+    Args:
+        stream: the video stream.
+        frame: its first frame, as decoded.
+        orientation: of that frame.
+        time_base: of the frames' `pts`.
+    """
+    aspect = stream.sample_aspect_ratio
+    if not aspect or aspect <= 0:
+        aspect = None
+    elif orientation.transpose:
+        aspect = 1 / aspect
+    rate = stream.average_rate or stream.guessed_rate
+    is_rgb, is_full = frame.format.is_rgb, frame.format.name.startswith("yuvj")
+    return Signal(
+        time_base=time_base,
+        frame_rate=rate if rate and rate <= MOST_FRAMES_PER_SECOND else None,
+        pixel_aspect=aspect,
+        color_range=1 if is_rgb else 2 if is_full else frame.color_range,
+        color_primaries=frame.color_primaries,
+        color_trc=frame.color_trc,
+        colorspace=1 if is_rgb else frame.colorspace,
+    )

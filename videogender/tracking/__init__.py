@@ -1,0 +1,1 @@
+"""Follows faces from frame to frame by where they are, never by who they look like."""

@@ -1,0 +1,85 @@
+"""Validates a run's averaged weights, keeps the best, and finishes them for use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from videogender.evaluation.gender import fit_temperature
+from videogender.evaluation.validation import CRITERION, Validation, ValidationData, validate
+from videogender.network import checkpoints
+from videogender.network.heads import AnchorNetwork
+from videogender.training.run_folder import RunFolder
+
+LEAST_ANSWERS = 50  # fewer say too little about calibration
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Keeps the weights that validate best (`evaluation.validation.CRITERION`).
+
+    Args:
+        folder: of the run; a best that is there already is the one to beat.
+        data: what to validate on.
+        device: where to do so.
+        facts: recorded in the weights.
+        tell: told of each validation, its step, and whether it is the best so far.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        data: ValidationData,
+        device: torch.device,
+        facts: Mapping[str, str],
+        tell: Callable[[Validation, int, bool], None] = lambda validation, step, best: None,
+    ) -> None:
+        self.folder, self.data, self.device = folder, data, device
+        self.facts, self.tell = dict(facts), tell
+        self.best = self._stored_score()
+
+    def __call__(self, network: AnchorNetwork, step: int) -> None:
+        """Validate, and keep the weights if they are the best so far."""
+        found = validate(network, self.data, self.device)
+        is_best = found.score > self.best
+        self.folder.log({"kind": "validation", "step": step, "best": is_best, **found.figures()})
+        if is_best:
+            self.best = found.score
+            facts = {"steps": str(step), "score": repr(found.score), "criterion": CRITERION}
+            checkpoints.save(network, self.folder.best, {**self.facts, **facts})
+        self.tell(found, step, is_best)
+
+    def finish(self) -> tuple[Validation, float]:
+        """Fit the temperature of the best weights and record their figures with them.
+
+        The file itself is measured: fp16, as it will be used.
+
+        Returns:
+            The figures, and the temperature by which its gender logits are to be divided.
+        """
+        network, metadata = checkpoints.load(self.folder.best)
+        found = validate(network, self.data, self.device)
+        enough = np.count_nonzero(~np.isnan(found.answers.female)) >= LEAST_ANSWERS
+        temperature = fit_temperature(found.answers) if enough else 1.0
+        found = found.tempered(temperature)
+        figures = {
+            key: value for key, value in found.figures().items() if key not in ("score", "best")
+        }
+        checkpoints.save(
+            network,
+            self.folder.best,
+            {**metadata, "temperature": f"{temperature:.4f}", "figures": json.dumps(figures)},
+        )
+        return found, temperature
+
+    def _stored_score(self) -> float:
+        try:
+            with safe_open(self.folder.best, framework="pt") as file:
+                return float((file.metadata() or {}).get("score", "-inf"))
+        except (OSError, SafetensorError, ValueError):
+            return float("-inf")
