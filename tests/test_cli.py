@@ -286,7 +286,8 @@ def test_missing_gender_heads_are_said_once_with_the_remedy(clip: Path) -> None:
     )
     assert ran.returncode == 0
     assert ran.stderr.count("unsure") == 1
-    assert "videogender finetune DATA --model vgg16" in ran.stderr
+    assert "vgg16 has no gender heads" in ran.stderr
+    assert "--model lite has them" in ran.stderr
     for line in ran.stdout.splitlines():
         [face] = json.loads(line)["faces"]
         assert (face["label"], face["female"]) == ("unsure", None)

@@ -66,7 +66,10 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("long_side: 640\n", ":1: unknown key long_side; did you mean detect.long_side?"),
         ("\ndetct:\n  device: cpu\n", ":2: unknown key detct; did you mean detect?"),
         ("video:\n  blur: true\n", ":2: unknown key video.blur; did you mean render.blur?"),
-        ("zzzzzz: 1\n", ":1: unknown key zzzzzz; the sections are detect, label, render, video"),
+        (
+            "zzzzzz: 1\n",
+            ":1: unknown key zzzzzz; the sections are detect, track, label, render, video",
+        ),
         (
             "detect:\n  long_side: big\n",
             ":2: detect.long_side should be a whole number (0, or 32 to 16384), got 'big'",

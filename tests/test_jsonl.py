@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,7 @@ def test_one_object_a_frame(tmp_path: Path) -> None:
                 "female": 0.1234,
                 "label": "male",
                 "track": None,
+                "predicted": False,
             },
             {
                 "box": [30.0, 5.0, 50.0, 25.0],
@@ -65,6 +67,7 @@ def test_one_object_a_frame(tmp_path: Path) -> None:
                 "female": None,
                 "label": "unsure",
                 "track": None,
+                "predicted": False,
             },
         ],
     }
@@ -86,6 +89,26 @@ def test_tracks_are_written_where_there_are_some(tmp_path: Path) -> None:
         sink.write(FRAME, two_faces([3, 12]))
     [record] = read(path)
     assert [face["track"] for face in record["faces"]] == [3, 12]  # type: ignore[attr-defined]
+
+
+def test_what_tracks_decided_is_written(tmp_path: Path) -> None:
+    found = two_faces([3, 12])
+    decided = replace(found, predicted=np.array([False, True]), verdicts=np.array([0, 1], np.int8))
+    with (
+        JsonlSink(tmp_path / "faces.jsonl", unsure_below=0.65) as lines,
+        CsvSink(tmp_path / "faces.csv", unsure_below=0.65) as table,
+    ):
+        lines.write(FRAME, decided)
+        table.write(FRAME, decided)
+    [record] = read(tmp_path / "faces.jsonl")
+    faces = record["faces"]
+    assert [(face["label"], face["predicted"]) for face in faces] == [  # type: ignore[attr-defined]
+        ("unsure", False),
+        ("female", True),
+    ]
+    with (tmp_path / "faces.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["predicted"]) for row in rows] == [("unsure", "0"), ("female", "1")]
 
 
 def test_the_label_follows_the_threshold(tmp_path: Path) -> None:
@@ -113,12 +136,12 @@ def test_csv_is_the_same_flat(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     start = ["müsli, 'clip'.mp4", "7", "0.28", "64", "48"]
     assert [list(row.values()) for row in rows] == [
-        [*start, "0.0", "1.3", "20.5", "30.1", "0.9877", "0.1234", "male", "3"],
-        [*start, "30.0", "5.0", "50.0", "25.0", "0.5", "", "unsure", "12"],
+        [*start, "0.0", "1.3", "20.5", "30.1", "0.9877", "0.1234", "male", "3", "0"],
+        [*start, "30.0", "5.0", "50.0", "25.0", "0.5", "", "unsure", "12", "0"],
     ]
     assert list(rows[0]) == [
         *("source", "frame", "time_s", "width", "height"),
-        *("x1", "y1", "x2", "y2", "score", "female", "label", "track"),
+        *("x1", "y1", "x2", "y2", "score", "female", "label", "track", "predicted"),
     ]
     assert b"\r" not in path.read_bytes()
 

@@ -113,7 +113,7 @@ def test_import_of_a_public_checkpoint(
         "no gender heads",
         f"vgg16: model vgg16, {path.stat().st_size / 1e6:.1f} MB, {path}",
         "use it with --model vgg16",
-        "it has no gender heads: faces are `unsure` until `videogender finetune` adds them",
+        "it has no gender heads: every face is `unsure`",
     ]
     assert resolve("vgg16") == path
     network, metadata = checkpoints.load(path)

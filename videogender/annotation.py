@@ -4,84 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from videogender.config import Settings
 from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
 from videogender.frames import Faces, Frame
-from videogender.pipeline import BatchDetector, Pipeline, detect_in, unbatched
+from videogender.passes import FirstPass, check, second_pass, without_pictures
+from videogender.pipeline import BatchDetector, Pipeline, Stage, detect_in, unbatched
+from videogender.progress import AnnotationInterrupted, Progress, Summary
 from videogender.targets import Job, plan_jobs
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from videogender.render import Canvas
     from videogender.sinks.rows import RowSink
     from videogender.sources import Source
+    from videogender.tracking.settle import Settled
 
 __all__ = ["AnnotationInterrupted", "Progress", "Summary", "annotate"]
 
 # Finished frames whose count may wait for whoever watches the progress.
 PROGRESS_DEPTH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What became of one input.
-
-    Attributes:
-        source: the input, as the user named it.
-        output: the annotated copy, or None if there is none.
-        frames: frames annotated.
-        faces: faces found in them.
-        seconds: time it took.
-        warnings: what the user should know about the result, one line each.
-        error: why the input failed; its outputs were removed.
-        interrupted: Ctrl-C ended it early; `output` holds the frames up to there.
-    """
-
-    source: str
-    output: Path | None = None
-    frames: int = 0
-    faces: int = 0
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    error: VideogenderError | None = None
-    interrupted: bool = False
-
-    @property
-    def fps(self) -> float:
-        """Frames a second, all work included."""
-        return self.frames / self.seconds if self.seconds > 0 else 0.0
-
-
-class AnnotationInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended the run. What was done is complete and described by `summaries`."""
-
-    def __init__(self, summaries: list[Summary]) -> None:
-        super().__init__("interrupted")
-        self.summaries = summaries
-
-
-class Progress:
-    """Told what happens, in the caller's thread; override what is of interest."""
-
-    def ready(self, detector: BatchDetector) -> None:
-        """Note that the detector is loaded and the work begins."""
-
-    def start(self, job: Job, frames: int | None, position: int, count: int) -> None:
-        """Note that input `position` (from 0) of `count` is open; `frames` is an estimate."""
-
-    def advance(self, faces: int) -> None:
-        """Note that one more frame is written, with this many faces."""
-
-    def finish(self, summary: Summary) -> None:
-        """Note that an input is done, or has failed, perhaps before it could be opened."""
+# Decoded frames that may wait to be drawn.
+READ_DEPTH = 4
 
 
 class _FrameSink(Protocol):
     def write(self, frame: Frame, draw: Callable[[Canvas], None] | None) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class _NothingDoneError(Exception):
@@ -133,6 +93,7 @@ def annotate(
     """
     settings = settings or Settings()
     progress = progress or Progress()
+    check(settings.track)
     if start_seconds is not None and end_seconds is not None and end_seconds <= start_seconds:
         raise ConfigError(f"the end ({end_seconds:g} s) should lie after the start")
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
@@ -222,7 +183,7 @@ class _Work:
             frames=tally.frames if failure is None else 0,
             faces=tally.faces if failure is None else 0,
             seconds=time.perf_counter() - began,
-            warnings=tuple(tally.warnings),
+            warnings=tally.warnings,
             error=failure,
             interrupted=tally.interrupted,
         )
@@ -231,22 +192,28 @@ class _Work:
         self, job: Job, detector: BatchDetector, tally: _Tally, position: int, count: int
     ) -> None:
         from videogender.sinks.atomic import pending
-        from videogender.sources import open_source
 
-        start, end = self.span_seconds
         with ExitStack() as stack:
-            source = stack.enter_context(
-                open_source(job.source, start_seconds=start, end_seconds=end)
-            )
-            tally.warnings = source.warnings
+            source = self._open(stack, job, tally)
             self.progress.start(job, source.frame_count, position, count)
-            place = None
+            follows = source.kind == "video" and self.settings.track.label_by == "track"
+            # The frames that are drawn are read anew; whether that can be done is known at once.
+            drawn = self._open(stack, job, tally) if follows and job.target else source
+            sink = None
             if job.target is not None:
                 place = stack.enter_context(pending(job.target, force=self.force))
                 stack.enter_context(_named(place, job.target))
+                sink = stack.enter_context(self._open_sink(place, drawn))
+            settled = self._look(source, detector, tally) if follows else None
             pipeline = stack.enter_context(Pipeline())
-            found = detect_in(pipeline, source, detector)
-            writing = self._write(unbatched(found), source, place)
+            found: Stage[Any]
+            if settled is None:
+                found = detect_in(pipeline, source, detector)
+                writing = self._write(unbatched(found), sink)
+            else:
+                give = second_pass if sink is not None else without_pictures
+                found = pipeline.stage(give(drawn, settled), depth=READ_DEPTH, name="reader")
+                writing = self._write(found, sink)
             written = pipeline.stage(writing, depth=PROGRESS_DEPTH, name="writer")
             try:
                 self._follow(written, tally)
@@ -260,6 +227,36 @@ class _Work:
             if not tally.frames:
                 raise SourceError(f"{source.name}: no frame lies in the part that was asked for")
 
+    def _open(self, stack: ExitStack, job: Job, tally: _Tally) -> Source:
+        from videogender.sources import open_source
+
+        start, end = self.span_seconds
+        source = open_source(job.source, start_seconds=start, end_seconds=end)
+        tally.told.append(source.warnings)
+        return stack.enter_context(source)
+
+    def _look(self, source: Source, detector: BatchDetector, tally: _Tally) -> Settled:
+        """Run the first of two passes. Ctrl-C ends it, and what was seen goes on to the second."""
+        first = FirstPass(
+            source, detector, self.settings.track, self.settings.detect.face_threshold
+        )
+        self.progress.begin_pass("looking", source.frame_count)
+        with Pipeline() as pipeline:
+            looked = first.start(pipeline)
+            try:
+                for faces in looked:
+                    self.progress.look(faces)
+            except KeyboardInterrupt:
+                tally.interrupted = True
+                looked.close()
+        settled = first.settle()
+        if tally.interrupted:
+            if not len(settled):
+                raise KeyboardInterrupt
+            self.progress.stopped(len(settled))
+        self.progress.begin_pass("drawing", len(settled))
+        return settled
+
     def _follow(self, written: Iterable[int], tally: _Tally) -> None:
         for faces in written:
             tally.frames += 1
@@ -267,11 +264,11 @@ class _Work:
             self.progress.advance(faces)
 
     def _write(
-        self, found: Iterable[tuple[Frame, Faces]], source: Source, place: Path | None
+        self, found: Iterable[tuple[Frame, Faces]], sink: _FrameSink | None
     ) -> Iterator[int]:
         """Draw and encode in the writer's thread, and yield the number of faces of each frame."""
-        with ExitStack() as stack:
-            sink = None if place is None else self._open_sink(stack, place, source)
+        # The sink is closed here: Ctrl-C in the caller's thread cannot disturb the end of a file.
+        with sink if sink is not None else nullcontext():
             for frame, faces in found:
                 if sink is not None:
                     sink.write(frame, self._drawing(faces))
@@ -281,18 +278,18 @@ class _Work:
                 del frame, faces  # while the next one is awaited, this one is not needed
                 yield faces_found
 
-    def _open_sink(self, stack: ExitStack, place: Path, source: Source) -> _FrameSink:
+    def _open_sink(self, place: Path, source: Source) -> _FrameSink:
         from videogender.sources.video import VideoSource
 
         if isinstance(source, VideoSource):
             from videogender.sinks.video import VideoSink
 
-            return stack.enter_context(VideoSink(place, source, self.settings.video))
+            return VideoSink(place, source, self.settings.video)
         from videogender.sinks.images import ImageSink
 
         # Exif data may hold a small copy of the picture, with its faces.
         like = None if self.settings.render.blur else source.path
-        return stack.enter_context(ImageSink(place, like))
+        return ImageSink(place, like)
 
     def _drawing(self, faces: Faces) -> Callable[[Canvas], None] | None:
         render = self.settings.render
@@ -320,5 +317,10 @@ class _Tally:
 
     frames: int = 0
     faces: int = 0
-    warnings: list[str] = field(default_factory=list)
+    told: list[list[str]] = field(default_factory=list)  # the warnings of each opened source
     interrupted: bool = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the sources told, once each: two passes over a file find the same faults."""
+        return tuple(dict.fromkeys(line for lines in self.told for line in lines))

@@ -141,9 +141,7 @@ class TrackSettings:
     low_threshold: float = _setting(
         0.2, "faces that are followed already may be this unsure", least=0, most=1
     )
-    min_hits: int = _setting(
-        3, "a face counts once it was found this often", least=1, most=1000
-    )
+    min_hits: int = _setting(3, "a face counts once it was found this often", least=1, most=1000)
     lost_seconds: float = _setting(
         1.0, "a face that comes back within this time keeps its track", least=0, most=60
     )
@@ -265,7 +263,7 @@ def to_yaml(settings: Settings) -> str:
         values = getattr(settings, section.name)
         for entry in fields(values):
             value = {entry.name: getattr(values, entry.name)}
-            text = yaml.safe_dump(value, allow_unicode=True, width=10_000).strip()
+            text = yaml.safe_dump(value, width=10_000).strip()
             rule = rule_of(f"{section.name}.{entry.name}")
             allowed = rule.allowed()
             lines.append(f"  # {rule.help}{f' ({allowed})' if allowed else ''}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.frames import Faces, Frame, Picture, RgbPicture
-from videogender.network.boxes import decode, nms
+from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, Predictions
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
@@ -100,6 +101,17 @@ class Detector:
             return self.settings.batch_size
         return 4 if self.device.type == "cpu" else 32
 
+    @property
+    def face_threshold(self) -> float:
+        """Least score of the faces that are reported."""
+        return self.settings.face_threshold
+
+    def at_threshold(self, face_threshold: float) -> Detector:
+        """Return this detector with another face threshold; both share one network."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, face_threshold=face_threshold)
+        return other
+
     def describe(self) -> str:
         """Say what runs where, such as `lite, cpu, fp32, 2 threads`."""
         names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -183,7 +195,7 @@ class Detector:
             scores = logits[mine].sigmoid()
             female = self._female(predictions, index, anchor[mine], scores, keep, owner)
             scale = boxes.new_tensor([width / pixels.shape[1], height / pixels.shape[0]] * 2)
-            kept = boxes[mine][keep] * scale
+            kept = vote(boxes[mine], scores, keep, owner) * scale
             tall = (kept[:, 3] - kept[:, 1]) >= self.settings.min_face_px
             found.append(
                 Faces(

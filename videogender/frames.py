@@ -8,9 +8,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture"]
+__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture", "Track"]
 
 Label = Literal["female", "male", "unsure"]
+_VERDICTS: dict[int, Label] = {1: "female", -1: "male", 0: "unsure"}
 
 
 class Picture(Protocol):
@@ -97,6 +98,14 @@ def _no_ids() -> NDArray[np.int64]:
     return np.zeros(0, np.int64)
 
 
+def _no_flags() -> NDArray[np.bool_]:
+    return np.zeros(0, bool)
+
+
+def _no_verdicts() -> NDArray[np.int8]:
+    return np.zeros(0, np.int8)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
     """The faces of one frame, best score first.
@@ -105,14 +114,20 @@ class Faces:
         boxes: float32 [N, 4], xyxy in pixels of the upright frame; they may reach past its edge.
         scores: float32 [N], the probability that the box holds a face.
         female: float32 [N], the calibrated probability that the presented gender is female;
-            NaN where the model has no gender heads.
+            NaN where the model has no gender heads. Once tracks are labelled it is the track's.
         tracks: int64 [N], the track each face belongs to, or empty while nothing is tracked.
+        predicted: bool [N], the detector looked but did not find this face, and the box is where
+            its track says it is; or empty, which means False.
+        verdicts: int8 [N], labels that were decided over time: 1 female, -1 male, 0 unsure; or
+            empty, and the probability alone decides.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     female: NDArray[np.float32]
     tracks: NDArray[np.int64] = field(default_factory=_no_ids)
+    predicted: NDArray[np.bool_] = field(default_factory=_no_flags)
+    verdicts: NDArray[np.int8] = field(default_factory=_no_verdicts)
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -123,6 +138,10 @@ class Faces:
             )
         if len(self.tracks) not in (0, n):
             raise ValueError(f"{len(self.tracks)} track ids for {n} faces")
+        if len(self.predicted) not in (0, n) or len(self.verdicts) not in (0, n):
+            raise ValueError(
+                f"{len(self.predicted)} flags and {len(self.verdicts)} verdicts for {n} faces"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -139,9 +158,39 @@ class Faces:
         """Return a label a face: the likelier gender, or `unsure` below the threshold.
 
         Args:
-            unsure_below: least probability of the winning label, 0.5 to 1.
+            unsure_below: least probability of the winning label, 0.5 to 1. Where verdicts were
+                reached over time, these hold instead.
         """
+        if len(self.verdicts):
+            return [_VERDICTS[verdict] for verdict in self.verdicts.tolist()]
         return [label_of(p, unsure_below) for p in self.female.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One face while it stays in view: an appearance of somebody, not a person.
+
+    Whoever leaves and comes back, or is shown again after a cut, appears twice.
+
+    Attributes:
+        id: from 1, in the order of appearance.
+        shot: number of the shot that it belongs to, from 0.
+        first_seconds: time of the first frame in which it is shown, on the source's clock.
+        last_seconds: time of the last one.
+        frames: frames in which it is shown.
+        detections: frames in which it was found.
+        score: mean of its detections' scores.
+        female: probability that the presented gender is female, over the whole track; or NaN.
+    """
+
+    id: int
+    shot: int
+    first_seconds: float
+    last_seconds: float
+    frames: int
+    detections: int
+    score: float
+    female: float
 
 
 def label_of(female: float, unsure_below: float) -> Label:

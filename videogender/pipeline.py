@@ -15,14 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videogender.frames import Faces, Frame
 
-__all__ = ["BatchDetector", "Pipeline", "Stage", "detect_in", "stream", "unbatched"]
+__all__ = [
+    "BatchDetector",
+    "Pipeline",
+    "Stage",
+    "WeakDetector",
+    "detect_in",
+    "stream",
+    "unbatched",
+]
 
 T = TypeVar("T")
 
@@ -48,6 +56,18 @@ class BatchDetector(Protocol):
         self, scaled: Sequence[NDArray[np.uint8]], sizes_wh: Sequence[tuple[int, int]]
     ) -> list[Faces]:
         """Find the faces of HWC uint8 RGB images of one size; boxes in pixels of `sizes_wh`."""
+
+
+@runtime_checkable
+class WeakDetector(BatchDetector, Protocol):
+    """A detector that can be asked for fainter faces, by which those that are known go on."""
+
+    @property
+    def face_threshold(self) -> float:
+        """Least score of the faces that it reports."""
+
+    def at_threshold(self, face_threshold: float) -> BatchDetector:
+        """Return the same detector with another threshold; they share their network."""
 
 
 class _NoConsumerError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,10 +33,10 @@ def heading(results: Results) -> str:
 def results_table(results: Results) -> Table:
     """Lay the figures out: name, median, the middle 80 %, remarks."""
     table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("p10 - p90", justify="right", no_wrap=True)
     table.add_column("")
-    table.add_column("median", justify="right")
-    table.add_column("p10 - p90", justify="right")
-    table.add_column("", overflow="fold")
     _forward(table, results)
     _frame(table, results)
     _clip(table, results)
@@ -55,25 +57,25 @@ def _forward(table: Table, results: Results) -> None:
 def _frame(table: Table, results: Results) -> None:
     cost = results.frame
     size = "x".join(map(str, cost.size_wh))
-    table.add_row(f"[bold]a frame of the clip, {size}, batch {cost.batch}")
+    table.add_row(f"[bold]a frame at {size}, batch {cost.batch}")
     _row(table, "scaling", cost.scale_ms, "ms", "in the reader's thread")
     _row(table, "into the network", cost.before_ms, "ms")
     _row(table, "network", cost.network_ms, "ms")
     _row(table, "boxes, suppression", cost.after_ms, "ms")
     _row(table, "gender heads", cost.gender_ms, "ms")
-    aim = f"all but scaling and network, to network; the aim is under {AROUND_AIM}"
+    aim = f"into, boxes and gender heads; aim: under {AROUND_AIM}"
     _row(table, "around / network", cost.around_to_network, "", aim)
 
 
 def _clip(table: Table, results: Results) -> None:
     whole, command = results.end_to_end, results.command
-    table.add_row("[bold]the whole clip, model loaded")
+    table.add_row("[bold]the clip, model loaded")
     _row(table, "annotate", whole.annotate_fps, "fps")
     _row(table, "data only (stream)", whole.stream_fps, "fps")
     _row(table, "transcode", whole.transcode_fps, "fps", "PyAV, same encoder settings")
     ratio = whole.annotate_to_transcode
     _row(table, "annotate / transcode", ratio, "", "ratio of times, in turns")
-    table.add_row("[bold]videogender annotate, as a command")
+    table.add_row("[bold]the command annotate")
     _row(table, "start to first frame", command.first_frame_seconds, "s")
     _row(table, "start to end", command.whole_seconds, "s")
     if command.peak_memory_bytes is not None:
@@ -83,9 +85,9 @@ def _clip(table: Table, results: Results) -> None:
 def _peer(table: Table, peer: Peer) -> None:
     size = "x".join(map(str, peer.size_wh))
     threads = _many(peer.threads, "thread")
-    table.add_row(f"[bold]beside {escape(peer.file)} at {size}, CPU, {threads}")
+    table.add_row(f"[bold]beside a peer at {size}", "", "", f"CPU, {threads}, batch 1")
     _row(table, "ours", peer.ours_ms, "ms")
-    _row(table, "peer, onnxruntime", peer.peer_ms, "ms")
+    _row(table, "onnxruntime", peer.peer_ms, "ms", escape(Path(peer.file).name))
     _row(table, "ours / peer", peer.ours_to_peer, "", "ratio of times, in turns")
 
 

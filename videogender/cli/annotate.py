@@ -13,7 +13,8 @@ from videogender.errors import ConfigError
 
 __all__ = ["annotate", "parse_time"]
 
-DATA, FACES, LOOK, ENCODING = "Input and output", "Finding faces", "Drawing", "Encoding"
+DATA, FACES, FOLLOWING = "Input and output", "Finding faces", "Following faces"
+LOOK, ENCODING = "Drawing", "Encoding"
 
 # [HH:]MM:SS or plain seconds, with decimals.
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
@@ -108,6 +109,12 @@ def annotate(
     nms_iou: Annotated[float | None, setting("detect.nms_iou", FACES)] = None,
     batch_size: Annotated[int | None, setting("detect.batch_size", FACES)] = None,
     threads: Annotated[int | None, setting("detect.threads", FACES)] = None,
+    label_by: Annotated[str | None, setting("track.label_by", FOLLOWING)] = None,
+    every: Annotated[int | None, setting("track.every", FOLLOWING)] = None,
+    detect_fps: Annotated[float | None, setting("track.detect_fps", FOLLOWING)] = None,
+    min_hits: Annotated[int | None, setting("track.min_hits", FOLLOWING)] = None,
+    lost_seconds: Annotated[float | None, setting("track.lost_seconds", FOLLOWING)] = None,
+    bridge_seconds: Annotated[float | None, setting("track.bridge_seconds", FOLLOWING)] = None,
     style: Annotated[str | None, setting("render.style", LOOK)] = None,
     blur: Annotated[
         bool | None,
@@ -124,7 +131,8 @@ def annotate(
     """Find the faces of videos and images and label them female, male or unsure.
 
     A video becomes an MP4 with its sound, an image stays an image of its kind; both get
-    `.annotated` into their name and are written beside their source.
+    `.annotated` into their name and are written beside their source. A video is read twice: first
+    faces are found and followed, then they are drawn, each with the one label of its time in view.
 
     Examples:
 
@@ -135,6 +143,8 @@ def annotate(
       videogender annotate clip.mp4 --json - --no-video | jq .faces
 
       videogender annotate clip.mp4 --start 1:02 --end 1:30 --blur
+
+      videogender annotate long.mp4 --detect-fps 6
     """
     settings = with_overrides(
         load_settings(config),
@@ -149,6 +159,13 @@ def annotate(
             "detect.min_face_px": min_face_px,
             "detect.batch_size": batch_size,
             "detect.threads": threads,
+            "track.label_by": label_by,
+            # One of these takes the place of the other, which a file may have set.
+            "track.every": 1 if detect_fps and every is None else every,
+            "track.detect_fps": 0.0 if every and detect_fps is None else detect_fps,
+            "track.min_hits": min_hits,
+            "track.lost_seconds": lost_seconds,
+            "track.bridge_seconds": bridge_seconds,
             "label.unsure_below": unsure_below,
             "render.style": style,
             "render.blur": blur,

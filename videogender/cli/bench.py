@@ -121,6 +121,8 @@ def bench(
         if place is not None:
             place.write_text(text, encoding="utf-8")
         console = aside if json == "-" else Console(highlight=False)
+        if not console.is_terminal:  # lines for a file or another program stay whole
+            console.width = 120
         console.print(heading(results), markup=False, soft_wrap=True)
         console.print()
         console.print(results_table(results))

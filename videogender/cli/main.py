@@ -34,9 +34,6 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "videogender.cli.bench", "bench", "Measure the network and the whole pipeline here."
     ),
     "config": Subcommand("videogender.cli.config", "app", "Show the settings that are in force."),
-    "finetune": Subcommand(
-        "videogender.cli.train", "finetune", "Train gender heads onto a face detector."
-    ),
     "train": Subcommand("videogender.cli.train", "train", "Train a network from scratch."),
     "weights": Subcommand("videogender.cli.weights", "app", "List, import and fetch weights."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -47,6 +47,7 @@ class Report(Progress):
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._told: set[str] = set()
         self._task: TaskID | None = None
+        self._name = ""
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -77,15 +78,32 @@ class Report(Progress):
             self._note(f"model: {describe()}")
         if not getattr(detector, "has_gender", True):
             self._warn(
-                f"{self._model} has no gender heads yet, so every face is unsure; train them with "
-                f"`videogender finetune DATA --model {self._model}`"
+                f"{self._model} has no gender heads, so every face is unsure; --model lite has them"
             )
         self._bars.start()
 
     def start(self, job: Job, frames: int | None, position: int, count: int) -> None:
         """Show a bar for this input."""
         place = f"[{position + 1}/{count}] " if count > 1 else ""
-        self._task = self._bars.add_task(f"{place}{job.source.name}", total=frames)
+        self._name = f"{place}{job.source.name}"
+        self._task = self._bars.add_task(self._name, total=frames)
+
+    def begin_pass(self, name: Literal["looking", "drawing"], frames: int | None) -> None:
+        """Begin the bar anew for one of the two passes over a video."""
+        if self._task is not None:
+            place = "1/2" if name == "looking" else "2/2"
+            self._bars.reset(self._task, total=frames, description=f"{self._name} {place} {name}")
+
+    def stopped(self, frames: int) -> None:
+        """Say why there is still something to wait for after Ctrl-C."""
+        self._note(
+            f"stopping: the {_many(frames, 'frame')} seen so far are being written; "
+            "Ctrl-C again keeps what is written by then"
+        )
+
+    def look(self, faces: int) -> None:
+        """Move the bar by a frame."""
+        self.advance(faces)
 
     def advance(self, faces: int) -> None:
         """Move the bar by a frame."""

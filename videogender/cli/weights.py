@@ -151,4 +151,4 @@ def _tell(entry: WeightsFile) -> None:
     flag = "--model" if entry.name in MODELS else "--weights"
     print(f"use it with {flag} {entry.name}")
     if not entry.has_gender:
-        print("it has no gender heads: faces are `unsure` until `videogender finetune` adds them")
+        print("it has no gender heads: every face is `unsure`")

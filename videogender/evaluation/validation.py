@@ -156,7 +156,7 @@ def validate(
         answers = collect_answers(detect_all(detector(FACE_SCORE), data.portraits))
         in_portraits = answers.select(np.isnan(answers.age) | (answers.age >= LEAST_AGE))
         portraits = gender_figures(in_portraits)
-    return Validation(tall, small, scenes, portraits, GenderAnswers.joined(in_scenes, in_portraits))
+    return Validation(tall, small, scenes, portraits, in_scenes, in_portraits)
 
 
 def _rounded(value: Any) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 CENTRE_VARIANCE = 0.1  # SSD's scaling of the regression targets, kept by S3FD
 SIZE_VARIANCE = 0.2
 
-__all__ = ["area", "decode", "encode", "iou_matrix", "nms"]
+__all__ = ["area", "decode", "encode", "iou_matrix", "nms", "vote"]
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -95,3 +95,31 @@ def nms(boxes: Tensor, iou_above: float) -> tuple[Tensor, Tensor]:
     # score the kept columns only; a degenerate box overlaps nothing, itself included
     owner = overlap.masked_fill(~keep[None, :], -1.0).argmax(1)
     return keep, torch.where(keep, torch.arange(n, device=boxes.device), owner)
+
+
+def vote(
+    boxes: Tensor, scores: Tensor, keep: Tensor, owner: Tensor, least_iou: float = 0.5
+) -> Tensor:
+    """Let the suppressed boxes of a face have their say about where it is.
+
+    Each kept box becomes the mean of those it stands for, weighted by score (Gidaris and
+    Komodakis, arXiv 1505.01749, §5): several anchors see a face, and their errors average out.
+
+    Args:
+        boxes: float [N, 4], xyxy in pixels.
+        scores: float [N].
+        keep, owner: from `nms`.
+        least_iou: boxes that overlap their owner less than this do not vote.
+
+    Returns:
+        float [K, 4], the kept boxes in order.
+    """
+    mine = boxes[owner]
+    low = torch.maximum(boxes[:, :2], mine[:, :2])
+    high = torch.minimum(boxes[:, 2:], mine[:, 2:])
+    shared = (high - low).clamp(min=0).prod(1)
+    overlap = shared / (area(boxes) + area(mine) - shared).clamp(min=1e-9)
+    weight = torch.where(keep | (overlap >= least_iou), scores, 0.0)[:, None]
+    total = torch.zeros_like(weight).index_add_(0, owner, weight)
+    summed = torch.zeros_like(boxes).index_add_(0, owner, boxes * weight)
+    return (summed / total.clamp(min=1e-9))[keep]

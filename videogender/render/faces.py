@@ -29,6 +29,8 @@ _INK: Rgb = (16, 16, 16)
 
 _LEAST_TEXT_PX = 10
 
+_Span = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
@@ -50,7 +52,7 @@ def draw_faces(canvas: Canvas, faces: Faces, label: LabelSettings, render: Rende
 
     Faces are obscured first (`render.blur`), then outlined in the colour of their label
     (`render.style`), then named (`render.labels`): `female 0.93` and `male 0.88` with the
-    probability of that label, `unsure` without.
+    probability of that label, `unsure` without. The outlines of predicted faces are dashed.
 
     Args:
         canvas: the pixels of the frame that `faces` was found in.
@@ -79,8 +81,13 @@ def draw_faces(canvas: Canvas, faces: Faces, label: LabelSettings, render: Rende
     all_labels = faces.labels(label.unsure_below)
     labels = [all_labels[i] for i in seen]
     if render.style != "none":
-        for outline, name in reversed(list(zip(outlines.tolist(), labels, strict=True))):
-            _draw_outline(canvas, tuple(outline), COLOURS[name], scale, render.style)
+        dashed = faces.predicted[seen].tolist() if len(faces.predicted) else [False] * len(seen)
+        lines = list(zip(outlines.tolist(), labels, dashed, strict=True))
+        for outline, name, is_dashed in reversed(lines):
+            spans = _spans(outline, scale.line, render.style)
+            if is_dashed:
+                spans = [dash for span in spans for dash in _dashes(span, scale.line)]
+            _draw_spans(canvas, spans, COLOURS[name], scale.halo)
     if render.labels:
         boxes = faces.boxes[seen]
         texts = map(_text, labels, faces.female[seen].tolist())
@@ -101,26 +108,43 @@ def _outlines(boxes: NDArray[np.float32], canvas: Canvas, line: int) -> NDArray[
     return edges
 
 
-def _draw_outline(
-    canvas: Canvas, outline: tuple[int, ...], rgb: Rgb, scale: _Scale, style: str
-) -> None:
-    """Draw the lines of one face over a dark rim that keeps them visible on any background."""
+def _spans(outline: list[int], line: int, style: str) -> list[_Span]:
+    """Return the lines of one face: xyxy rectangles, `line` px thick."""
     x0, y0, x1, y1 = outline
-    line, halo = scale.line, scale.halo
     reach = max(3 * line, min(x1 - x0, y1 - y0) // 4)
     if style == "box" or 2 * reach >= min(x1 - x0, y1 - y0):
-        spans: list[tuple[int, int, int, int]] = [
+        return [
             (x0, y0, x1, y0 + line),
             (x0, y1 - line, x1, y1),
             (x0, y0 + line, x0 + line, y1 - line),
             (x1 - line, y0 + line, x1, y1 - line),
         ]
-    else:
-        spans = []
-        for left, right in ((x0, x0 + reach), (x1 - reach, x1)):
-            spans += [(left, y0, right, y0 + line), (left, y1 - line, right, y1)]
-        for top, bottom in ((y0, y0 + reach), (y1 - reach, y1)):
-            spans += [(x0, top, x0 + line, bottom), (x1 - line, top, x1, bottom)]
+    spans = []
+    for left, right in ((x0, x0 + reach), (x1 - reach, x1)):
+        spans += [(left, y0, right, y0 + line), (left, y1 - line, right, y1)]
+    for top, bottom in ((y0, y0 + reach), (y1 - reach, y1)):
+        spans += [(x0, top, x0 + line, bottom), (x1 - line, top, x1, bottom)]
+    return spans
+
+
+def _dashes(span: _Span, line: int) -> list[_Span]:
+    """Cut a line into dashes of twice its thickness with gaps as long, from its middle outward."""
+    x0, y0, x1, y1 = span
+    along_x = x1 - x0 >= y1 - y0
+    start, end = (x0, x1) if along_x else (y0, y1)
+    dash = 2 * line
+    first = start + (end - start - dash) // 2 % (2 * dash) - 2 * dash
+    first -= first % 2
+    pieces = []
+    for low in range(first, end, 2 * dash):
+        a, b = max(low, start), min(low + dash, end)
+        if a < b:
+            pieces.append((a, y0, b, y1) if along_x else (x0, a, x1, b))
+    return pieces
+
+
+def _draw_spans(canvas: Canvas, spans: list[_Span], rgb: Rgb, halo: int) -> None:
+    """Draw the lines of one face over a dark rim that keeps them visible on any background."""
     for a, b, c, d in spans:
         canvas.fill((a - halo, b - halo, c + halo, d + halo), _INK)
     for span in spans:

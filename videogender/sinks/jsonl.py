@@ -16,8 +16,9 @@ class FaceRecord(TypedDict):
     """One face.
 
     `box` is xyxy in pixels of the upright frame, to 0.1 px; `score` and `female` are probabilities
-    to 4 digits, `female` null where the model has no gender heads; `track` is null until faces are
-    tracked.
+    to 4 digits, `female` null where the model has no gender heads. `track` counts from 1 and is
+    null where faces are not followed; where they are, `female` and `label` are the track's, and
+    `predicted` marks boxes of faces that the detector looked for in vain.
     """
 
     box: list[float]
@@ -25,6 +26,7 @@ class FaceRecord(TypedDict):
     female: float | None
     label: Label
     track: int | None
+    predicted: bool
 
 
 class FrameRecord(TypedDict):
@@ -47,6 +49,7 @@ def frame_record(frame: Frame, faces: Faces, unsure_below: float) -> FrameRecord
         unsure_below: least probability of the winning label, 0.5 to 1.
     """
     tracks = faces.tracks.tolist() or [None] * len(faces)
+    predicted = faces.predicted.tolist() or [False] * len(faces)
     time = frame.pts_seconds
     return {
         "source": frame.source,
@@ -61,13 +64,15 @@ def frame_record(frame: Frame, faces: Faces, unsure_below: float) -> FrameRecord
                 "female": None if math.isnan(female) else rounded(female, 4),
                 "label": label,
                 "track": track,
+                "predicted": is_predicted,
             }
-            for box, score, female, label, track in zip(
+            for box, score, female, label, track, is_predicted in zip(
                 faces.boxes.tolist(),
                 faces.scores.tolist(),
                 faces.female.tolist(),
                 faces.labels(unsure_below),
                 tracks,
+                predicted,
                 strict=True,
             )
         ],

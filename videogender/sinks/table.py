@@ -15,7 +15,7 @@ __all__ = ["COLUMNS", "CsvSink"]
 
 COLUMNS = (
     *("source", "frame", "time_s", "width", "height"),
-    *("x1", "y1", "x2", "y2", "score", "female", "label", "track"),
+    *("x1", "y1", "x2", "y2", "score", "female", "label", "track", "predicted"),
 )
 
 
@@ -29,14 +29,20 @@ class CsvSink(RowSink):
         self.put(_lines([COLUMNS]))
 
     def write(self, frame: Frame, faces: Faces) -> None:
-        """Write a row for each face; what is unknown (no clock, no gender) is left empty."""
+        """Write a row for each face; what is unknown (no clock, no gender) is left empty.
+
+        `predicted` is 0 or 1.
+        """
         if not len(faces):
             return
         record = frame_record(frame, faces, self.unsure_below)
         start = [record[key] for key in ("source", "frame", "time_s", "width", "height")]
         self.put(
             _lines(
-                [*start, *face["box"], face["score"], face["female"], face["label"], face["track"]]
+                [
+                    *(*start, *face["box"], face["score"], face["female"], face["label"]),
+                    *(face["track"], int(face["predicted"])),
+                ]
                 for face in record["faces"]
             )
         )

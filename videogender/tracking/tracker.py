@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,13 +11,13 @@ from videogender.config import TrackSettings
 from videogender.tracking import motion
 from videogender.tracking.association import assign, overlaps
 
-__all__ = ["Tracker", "is_established"]
+__all__ = ["Tracker", "Tracks", "is_established"]
 
 # Least overlap for a pair: of sure detections with known tracks, of unsure ones, of new tracks.
-_LEAST_OVERLAP, _LEAST_OVERLAP_WEAK, _LEAST_OVERLAP_NEW = 0.15, 0.4, 0.25
+_LEAST_OVERLAP, _LEAST_OVERLAP_UNSURE, _LEAST_OVERLAP_NEW = 0.15, 0.4, 0.25
 # Where looks are rare, few hits over a long time say as much as many within a moment.
 _LONG_SECONDS = 0.5
-# A new track may be overlooked this often in a row.
+# Looks in a row that may miss a track which is not established yet.
 _NEW_MAY_MISS = 1
 
 
@@ -34,20 +36,84 @@ def is_established(
     return established
 
 
+@dataclass(slots=True, eq=False)
+class Tracks:
+    """The living tracks, oldest first.
+
+    Attributes:
+        ids: int64 [T], from 1 in the order of birth; never used again.
+        numbers: int64 [T], from 1 in the order of becoming established; 0 before that.
+        hits: int64 [T], detections so far.
+        missed: int64 [T], looks in a row that did not find it.
+        missing_since: float64 [T], time of the first of these; NaN if there is none.
+        born_seconds: float64 [T], time of the first detection.
+        scores: float32 [T], of the last detection.
+        state: float64 [T, 5, 4], of `videogender.tracking.motion`.
+    """
+
+    ids: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    hits: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    missing_since: NDArray[np.float64]
+    born_seconds: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    state: NDArray[np.float64]
+
+    @classmethod
+    def born(
+        cls,
+        ids: NDArray[np.int64],
+        boxes: NDArray[np.floating],
+        scores: NDArray[np.floating],
+        seconds: float,
+    ) -> Tracks:
+        """Return tracks that begin with these detections."""
+        count = len(ids)
+        return cls(
+            ids=ids,
+            numbers=np.zeros(count, np.int64),
+            hits=np.ones(count, np.int64),
+            missed=np.zeros(count, np.int64),
+            missing_since=np.full(count, np.nan),
+            born_seconds=np.full(count, seconds),
+            scores=scores.astype(np.float32),
+            state=motion.start(boxes, scores),
+        )
+
+    @classmethod
+    def none(cls) -> Tracks:
+        """Return no tracks."""
+        return cls.born(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), 0.0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Where they are, [T, 4], xyxy in pixels."""
+        return motion.boxes_of(self.state)
+
+    def only(self, stay: NDArray[np.bool_]) -> Tracks:
+        """Return the tracks that are marked, [T]."""
+        return Tracks(*(getattr(self, entry.name)[stay] for entry in fields(self)))
+
+    def and_then(self, others: Tracks) -> Tracks:
+        """Return these tracks and others after them."""
+        names = [entry.name for entry in fields(self)]
+        return Tracks(*(np.concatenate([getattr(self, n), getattr(others, n)]) for n in names))
+
+
 class Tracker:
     """Follows boxes in the manner of ByteTrack (Zhang et al., 2022), in seconds instead of frames.
 
-    Sure detections (score from `face_threshold`) continue tracks first; unsure ones, which are
-    often faces half covered or blurred, may then continue what is left; last come tracks that are
-    not established yet. Only a sure detection begins a track. A track that is not found is kept
-    for `lost_seconds`.
+    Sure detections (score from `face_threshold`) continue established tracks first; unsure ones,
+    which are often faces half covered or blurred, may continue what is left; last come tracks that
+    are not established yet. Only a sure detection begins a track. A track that is not found is
+    kept for `lost_seconds`.
 
-    Attributes, an entry a living track, oldest first:
-        ids: int64 [T], counted from 1 in order of birth; never used again.
-        hits: int64 [T], detections so far.
-        established: bool [T].
-        born_seconds: float64 [T], time of the first detection.
-        missing_since: float64 [T], time of the first look that has missed it; NaN if none has.
+    Attributes:
+        tracks: those that live, at the time of the last call.
     """
 
     def __init__(self, settings: TrackSettings, face_threshold: float) -> None:
@@ -57,29 +123,30 @@ class Tracker:
             settings: buffers and counts.
             face_threshold: least score of a detection that is sure.
         """
+        self.tracks = Tracks.none()
         self._settings = settings
         self._face_threshold = face_threshold
-        self._last_id = 0
+        self._births = 0
+        self._established = 0
         self._seconds: float | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self.ids = np.zeros(0, np.int64)
-        self.hits = np.zeros(0, np.int64)
-        self.established = np.zeros(0, bool)
-        self.born_seconds = np.zeros(0)
-        self.missing_since = np.zeros(0)
-        self._missed = np.zeros(0, np.int64)  # looks in a row
-        self._state = np.zeros((0, 5, 4))
-
-    @property
-    def boxes(self) -> NDArray[np.float64]:
-        """Where the tracks are, [T, 4], xyxy in pixels, at the time of the last call."""
-        return motion.boxes_of(self._state)
+        # Tracks of the shot before the last cut, and their time: a flash is no cut after all.
+        self._parked = (Tracks.none(), 0.0)
 
     def cut(self) -> None:
         """End all tracks: what is shown next has nothing to do with what was shown before."""
-        self._clear()
+        self._parked = (self.tracks, self._seconds or 0.0)
+        self.tracks = Tracks.none()
+
+    def no_cut(self) -> None:
+        """Go on with the tracks that the last cut ended; those begun since are dropped."""
+        self.tracks, seconds = self._parked
+        if self._seconds is not None:
+            self.tracks.state = motion.predict(self.tracks.state, max(self._seconds - seconds, 0))
+
+    @property
+    def remembered(self) -> NDArray[np.int64]:
+        """The ids of all tracks that live or may come back, ascending."""
+        return np.union1d(self.tracks.ids, self._parked[0].ids)
 
     def wait(self, seconds: float) -> None:
         """Move all tracks to a time at which the detector did not look.
@@ -87,8 +154,9 @@ class Tracker:
         Args:
             seconds: on the source's clock. Time that runs backwards counts as standing still.
         """
-        if self._seconds is not None and len(self.ids):
-            self._state = motion.predict(self._state, max(seconds - self._seconds, 0.0))
+        if self._seconds is not None and len(self.tracks):
+            passed = max(seconds - self._seconds, 0.0)
+            self.tracks.state = motion.predict(self.tracks.state, passed)
         self._seconds = seconds
 
     def look(
@@ -102,97 +170,84 @@ class Tracker:
             seconds: the frame's time on the source's clock.
 
         Returns:
-            int64 [N], the track of each detection; 0 where it belongs to none.
+            int64 [N], the id of each detection's track; 0 where it belongs to none.
         """
         self.wait(seconds)
-        sure = np.flatnonzero(scores >= self._face_threshold)
-        unsure = np.flatnonzero(scores < self._face_threshold)
-        known = np.flatnonzero(self.established)
-        present = known[np.isnan(self.missing_since[known])]
+        tracks = self.tracks
+        is_sure = scores >= self._face_threshold
+        sure, unsure = np.flatnonzero(is_sure), np.flatnonzero(~is_sure)
+        known, new = np.flatnonzero(tracks.numbers), np.flatnonzero(tracks.numbers == 0)
+        # Where a face has been lost for a while, an unsure detection is more likely an error.
+        present = known[tracks.missed[known] == 0]
         owner = np.full(len(scores), -1, np.intp)  # row of the track of each detection
-        free = np.ones(len(self.ids), bool)
-
+        free = np.ones(len(tracks), bool)
         self._pair(owner, free, known, sure, boxes, _LEAST_OVERLAP)
-        # Where a track has been lost for a while, an unsure detection is more likely an error.
-        self._pair(owner, free, present, unsure, boxes, _LEAST_OVERLAP_WEAK)
-        new = np.flatnonzero(~self.established)
+        self._pair(owner, free, present, unsure, boxes, _LEAST_OVERLAP_UNSURE)
         self._pair(owner, free, new, sure, boxes, _LEAST_OVERLAP_NEW)
 
-        self._correct(owner, free, boxes, scores, seconds)
-        result = np.where(owner >= 0, np.append(self.ids, 0)[owner], 0)
-        born = sure[owner[sure] < 0]
-        result[born] = self._begin(boxes[born], scores[born], seconds)
+        self._correct(owner, boxes, scores)
+        tracks.missing_since[free & (tracks.missed == 0)] = seconds
+        tracks.missed[free] += 1
+        ids = np.where(owner >= 0, np.append(tracks.ids, 0)[owner], 0)
+        orphans = sure[owner[sure] < 0]
+        if len(orphans):
+            ids[orphans] = self._births + 1 + np.arange(len(orphans))
+            self._births += len(orphans)
+            born = Tracks.born(ids[orphans], boxes[orphans], scores[orphans], seconds)
+            self.tracks = tracks.and_then(born)
         self._forget(seconds)
-        return result
+        self._establish(seconds)
+        return ids
 
     def _pair(
         self,
         owner: NDArray[np.intp],
         free: NDArray[np.bool_],
-        tracks: NDArray[np.intp],
+        rows: NDArray[np.intp],
         found: NDArray[np.intp],
         boxes: NDArray[np.floating],
         least: float,
     ) -> None:
         """Give detections that are not taken to tracks that are free."""
-        tracks, found = tracks[free[tracks]], found[owner[found] < 0]
-        if not len(tracks) or not len(found):
+        rows, found = rows[free[rows]], found[owner[found] < 0]
+        if not len(rows) or not len(found):
             return
-        state = self._state[tracks]
+        state = self.tracks.state[rows]
         shared = overlaps(motion.boxes_of(state), motion.spread_of(state), boxes[found])
-        rows, columns = assign(1 - shared, 1 - least)
-        owner[found[columns]] = tracks[rows]
-        free[tracks[rows]] = False
+        paired, columns = assign(1 - shared, 1 - least)
+        owner[found[columns]] = rows[paired]
+        free[rows[paired]] = False
 
     def _correct(
         self,
         owner: NDArray[np.intp],
-        free: NDArray[np.bool_],
         boxes: NDArray[np.floating],
         scores: NDArray[np.floating],
-        seconds: float,
     ) -> None:
-        """Move the tracks that were found to their detections; count for the others."""
+        """Move the tracks that were found to their detections."""
         found = np.flatnonzero(owner >= 0)
-        rows = owner[found]
+        rows, tracks = owner[found], self.tracks
         if len(rows):
-            self._state[rows] = motion.update(self._state[rows], boxes[found], scores[found])
-            self.hits[rows] += 1
-            self._missed[rows] = 0
-            self.missing_since[rows] = np.nan
-            span = seconds - self.born_seconds[rows]
-            self.established[rows] |= is_established(
-                self.hits[rows], span, self._settings.min_hits
-            )
-        self._missed[free] += 1
-        self.missing_since[free & np.isnan(self.missing_since)] = seconds
-
-    def _begin(
-        self, boxes: NDArray[np.floating], scores: NDArray[np.floating], seconds: float
-    ) -> NDArray[np.int64]:
-        """Begin tracks and return their numbers."""
-        count = len(scores)
-        ids = np.arange(self._last_id + 1, self._last_id + 1 + count)
-        if count:
-            self._last_id += count
-            self.ids = np.concatenate([self.ids, ids])
-            self.hits = np.concatenate([self.hits, np.ones(count, np.int64)])
-            established = np.full(count, self._settings.min_hits <= 1)
-            self.established = np.concatenate([self.established, established])
-            self.born_seconds = np.concatenate([self.born_seconds, np.full(count, seconds)])
-            self.missing_since = np.concatenate([self.missing_since, np.full(count, np.nan)])
-            self._missed = np.concatenate([self._missed, np.zeros(count, np.int64)])
-            self._state = np.concatenate([self._state, motion.start(boxes, scores)])
-        return ids
+            tracks.state[rows] = motion.update(tracks.state[rows], boxes[found], scores[found])
+            tracks.scores[rows] = scores[found]
+            tracks.hits[rows] += 1
+            tracks.missed[rows] = 0
+            tracks.missing_since[rows] = np.nan
 
     def _forget(self, seconds: float) -> None:
         """Drop tracks that have been missing for too long."""
-        missing = seconds - self.missing_since  # NaN compares as not missing
-        gone = missing > self._settings.lost_seconds
-        gone |= ~self.established & (self._missed > _NEW_MAY_MISS)
+        tracks = self.tracks
+        gone = seconds - tracks.missing_since > self._settings.lost_seconds  # False for NaN
+        gone |= (tracks.numbers == 0) & (tracks.missed > _NEW_MAY_MISS)
         if gone.any():
-            stay = ~gone
-            self.ids, self.hits = self.ids[stay], self.hits[stay]
-            self.established, self._state = self.established[stay], self._state[stay]
-            self.born_seconds = self.born_seconds[stay]
-            self.missing_since, self._missed = self.missing_since[stay], self._missed[stay]
+            self.tracks = tracks.only(~gone)
+
+    def _establish(self, seconds: float) -> None:
+        """Number the tracks that have been found often enough by now."""
+        tracks = self.tracks
+        span = seconds - tracks.born_seconds
+        reached = is_established(tracks.hits, span, self._settings.min_hits)
+        rows = np.flatnonzero(reached & (tracks.numbers == 0) & (tracks.missed == 0))
+        if len(rows):
+            tracks.numbers[rows] = self._established + 1 + np.arange(len(rows))
+            self._established += len(rows)

@@ -191,25 +191,20 @@ def _carry_faces(
     within = torch.arange(len(tile_of), device=device) - (counts.cumsum(0) - counts)[tile_of]
     face = store.first_face[crops.image][tile_of] + within
     source = store.boxes[face]
+    # what lies beyond the picture's edge cannot be seen
+    size = store.size_wh[crops.image[tile_of], 0].float()
+    shown = torch.minimum(source.clamp(min=0), size.repeat(1, 2))
     linear = crops.to_source[tile_of, :, :2]
     shift = crops.to_source[tile_of, :, 2]
-    centre = (source[:, :2] + source[:, 2:]) / 2
+    centre = (shown[:, :2] + shown[:, 2:]) / 2
     at = torch.linalg.solve(linear, (centre - shift)[:, :, None]).squeeze(2)
-    half = (source[:, 2:] - source[:, :2]) / 2 * zoom_xy[tile_of]
-    whole = torch.cat([at - half, at + half], 1)
-
-    # what of the image shows in the tile bounds what of a face can be seen
+    half = (shown[:, 2:] - shown[:, :2]) / 2 * zoom_xy[tile_of]
     low = crops.corner[tile_of]
     high = low + crops.tile[tile_of, None]
-    corners = torch.stack(
-        [torch.zeros_like(centre), store.size_wh[crops.image[tile_of], 0].float()], 1
-    )
-    seen = torch.linalg.solve(linear, (corners - shift[:, None]).transpose(1, 2))  # [F, 2, 2]
-    low = torch.maximum(low, seen.amin(2))
-    high = torch.minimum(high, seen.amax(2))
-    box = torch.cat([torch.maximum(whole[:, :2], low), torch.minimum(whole[:, 2:], high)], 1)
+    box = torch.cat([torch.maximum(at - half, low), torch.minimum(at + half, high)], 1)
     wh = (box[:, 2:] - box[:, :2]).clamp(min=0)
-    visible = wh.prod(1) / (half * 2).prod(1).clamp(min=1e-6)
+    whole = ((source[:, 2:] - source[:, :2]) * zoom_xy[tile_of]).prod(1)
+    visible = wh.prod(1) / whole.clamp(min=1e-6)
     partly = (wh > 1).all(1)
     ignore = store.ignore[face] | (wh[:, 1] < settings.least_face_px)
     ignore = ignore | (visible < settings.least_visible)

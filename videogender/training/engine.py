@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -204,7 +203,7 @@ class Trainer:
         before = self._images_per_second or speed
         self._images_per_second = 0.95 * before + 0.05 * speed
         face, box, gender = (sum(column) / len(values) for column in zip(*values, strict=True))
-        share = self.share()
+        share = min(1.0, self.share())
         progress = Progress(
             self.step,
             share,
@@ -322,7 +321,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
-        except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        except Exception as error:  # a damaged file can end in any of them
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainingError(f"{path}: cannot go on from this checkpoint ({reason})") from error
 

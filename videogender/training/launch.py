@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +37,7 @@ from videogender.training.stopping import StopRequest
 # The others wait in a collective while process 0 validates or saves; one that dies is noticed at
 # once on a CPU, because its connections close.
 PATIENCE = timedelta(hours=6)
+LOST_PEER = "Connection "  # closed by peer, reset by peer: gloo's words for it
 
 __all__ = ["TrainData", "is_first_process", "train"]
 
@@ -86,7 +89,8 @@ def train(
         processes: on a CPU, how many of one thread each; 0 takes one a core. Under `torchrun` the
             processes that it started are used instead, each with its own copy of the pictures.
         init: weights to start from.
-        resume: go on from `run_dir/last.pt`; settings and training data must be the run's own.
+        resume: go on from `run_dir/last.pt`; training data and settings must be the run's own,
+            except those in `run_folder.MAY_CHANGE`.
         force: delete a run that is there.
         say: told in sentences what happens; like the next two, in process 0 only.
         report: told of every look at the losses.
@@ -101,16 +105,20 @@ def train(
     """
     chosen = _device(device)
     rank, world = _processes(chosen, processes)
-    torchrun = rank is not None
     if chosen.type == "cpu" and world > 1:
         # a pool of threads would not survive the fork, and one a process is fastest
         torch.set_num_threads(1)
     first = not rank
     tell = say if first else _silent
     folder = RunFolder(Path(run_dir))
-    record = {"model": Lite.name, "settings": flat(settings), "data": data.as_lists()}
+    record: dict[str, Any] = {
+        "model": Lite.name,
+        "settings": flat(settings),
+        "data": data.as_lists(),
+    }
     if resume:
-        folder.check_same(record)
+        for change in folder.check_same(record):
+            tell(f"going on with {change} as before")
     scenes, portraits, facts = _entries(data, tell)
     validation = ValidationData(
         [e for path in data.val_scenes for e in read_entries(path)],
@@ -125,6 +133,8 @@ def train(
     if first and not resume:
         how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
         folder.begin({**record, **how, "summary": facts}, force=force)
+    elif first:
+        folder.amend(record["settings"])
     facts = {key: json.dumps(value) for key, value in facts.items()}
     facts["recipe"] = json.dumps(flat(settings))
 
@@ -142,11 +152,18 @@ def train(
                     folder.rewind(trainer.step)
                     say(f"going on at step {trainer.step:,}")
             keeper = Keeper(folder, validation, chosen, facts, validated) if validation else None
-            log = MetricsLog(folder)
-            try:
-                trainer.run(lambda p: (log.add(p), report(p))[1], keeper, stop)
-            finally:
-                log.flush()
+            with MetricsLog(folder) as log:
+
+                def both(progress: Progress) -> None:
+                    log.add(progress)
+                    report(progress)
+
+                def judge(network: AnchorNetwork, step: int) -> None:
+                    log.flush()  # lines stand in the order of steps
+                    if keeper:
+                        keeper(network, step)
+
+                trainer.run(both, judge if keeper else None, stop)
             if keeper and rank == 0:
                 stop.interruptible(lambda: _finish(keeper, say))
         finally:
@@ -198,7 +215,7 @@ def _processes(device: torch.device, wanted: int) -> tuple[int | None, int]:
         if wanted > 1:
             raise ConfigError(f"--processes {wanted}: on GPUs, use torchrun --nproc-per-node")
         return None, 1
-    if sys.platform != "linux":  # elsewhere a fork breaks the system's own libraries
+    if platform.system() != "Linux":  # elsewhere a fork breaks the system's own libraries
         return None, 1
     return None, wanted or len(os.sched_getaffinity(0))
 
@@ -219,7 +236,8 @@ def _fork(
             except TrainingError:  # a loss that is not finite is so in every process
                 os._exit(TrainingError.exit_code)
             except BaseException:
-                Path(folder, f"error-{rank}").write_text(traceback.format_exc(), encoding="utf-8")
+                with suppress(OSError):  # process 0 may have gone, and the folder with it
+                    Path(folder, f"error-{rank}").write_text(traceback.format_exc())
                 os._exit(1)
             os._exit(0)
 
@@ -234,21 +252,25 @@ def _fork(
             # if another process died, this is only the broken connection to it
             for rank, process in enumerate(others, 1):
                 process.join(10)
-                if process.exitcode is not None and process.exitcode < 0:
-                    raise TrainingError(
-                        f"training process {rank} was ended by signal {-process.exitcode} (9 often "
-                        "means too little memory); go on with --resume"
-                    ) from error
-                trace = Path(folder, f"error-{rank}")
-                if trace.exists() and "Connection" not in (text := trace.read_text()):
-                    print(text, file=sys.stderr)
-                    raise TrainingError(f"training process {rank} failed; see above") from error
+                if cause := _cause(process.exitcode, Path(folder, f"error-{rank}")):
+                    raise TrainingError(f"training process {rank} {cause}") from error
             raise
         finally:
             for process in others:
                 process.join(10)
                 process.kill()
                 process.join()
+
+
+def _cause(exit_code: int | None, trace: Path) -> str:
+    """Say why a forked process ended; nothing if it only lost its connection to the others."""
+    if exit_code is not None and exit_code < 0:
+        return (
+            f"was ended by signal {-exit_code} (9 often means too little memory); "
+            "go on with --resume"
+        )
+    text = trace.read_text() if trace.exists() else ""
+    return f"failed: {text.splitlines()[-1]}" if text and LOST_PEER not in text else ""
 
 
 def _device(name: str) -> torch.device:
@@ -258,7 +280,8 @@ def _device(name: str) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise DeviceError(f"--device {name}: training runs on cpu or cuda")
     if chosen.type == "cuda":
-        if chosen.index is None:
+        index: int | None = chosen.index
+        if index is None:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     return chosen

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import TracebackType
+from typing import Self
 
 from videogender.training.engine import Progress
 from videogender.training.run_folder import RunFolder
@@ -14,16 +16,27 @@ __all__ = ["MetricsLog"]
 
 
 class MetricsLog:
-    """Gathers what steps report; the remainder is written by `flush`."""
+    """Gathers what steps report; what has gathered at the end is written then."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._waiting: list[Progress] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+
     def add(self, progress: Progress) -> None:
         """Take a report, and write a line if it is time."""
         self._waiting.append(progress)
-        if progress.step // STEPS_A_LINE > self._waiting[0].step // STEPS_A_LINE:
+        if progress.step // STEPS_A_LINE > (self._waiting[0].step - 1) // STEPS_A_LINE:
             self.flush()
 
     def flush(self) -> None:

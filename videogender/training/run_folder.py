@@ -19,7 +19,8 @@ from videogender.errors import ConfigError, OutputError, TrainingError
 from videogender.training.settings import differences
 
 FORMAT = 1
-MAY_CHANGE = ("checkpoint_minutes", "validate_minutes")  # without changing what is learned
+# a run may be made longer or shorter, and looked at more or less often
+MAY_CHANGE = ("minutes", "steps", "checkpoint_minutes", "validate_minutes")
 LEARNED_FROM = ("scenes", "portraits", "ignore_also")
 
 __all__ = ["RunFolder"]
@@ -81,8 +82,11 @@ class RunFolder:
                 f"{self.record}: cannot be read ({error}); begin anew with --force"
             ) from error
 
-    def check_same(self, record: Mapping[str, Any]) -> None:
+    def check_same(self, record: Mapping[str, Any]) -> list[str]:
         """Refuse to go on with a run under other settings or from other data.
+
+        Returns:
+            What differs and may: the length, and how often it is saved and validated.
 
         Raises:
             TrainingError: if there is no checkpoint to go on from.
@@ -92,9 +96,10 @@ class RunFolder:
             raise TrainingError(f"{self.path}: no checkpoint to resume from; leave --resume out")
         stored = self.stored()
         if not stored:
-            return
-        found = {k: v for k, v in stored["settings"].items() if k not in MAY_CHANGE}
-        unlike = differences(found, record["settings"])
+            return []
+        fixed = {k: v for k, v in stored["settings"].items() if k not in MAY_CHANGE}
+        free = {k: v for k, v in stored["settings"].items() if k in MAY_CHANGE}
+        unlike = differences(fixed, record["settings"])
         data = {key: stored["data"].get(key, []) for key in LEARNED_FROM}
         unlike += differences(data, record["data"])
         if unlike:
@@ -102,6 +107,13 @@ class RunFolder:
                 f"{self.path} was begun with {'; '.join(unlike)}: leave that out to resume, or "
                 f"begin a new run from its weights with --init {self.last}"
             )
+        return differences(record["settings"], free)
+
+    def amend(self, settings: Mapping[str, Any]) -> None:
+        """Record the settings under which a run goes on."""
+        if stored := self.stored():
+            stored["settings"] = dict(settings)
+            self._replace(self.record, json.dumps(stored, indent=1) + "\n")
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a line to the metrics.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -119,6 +120,12 @@ class TrainSettings:
             raise ConfigError("give the length of training as either --minutes or --steps")
         if self.side % 32:
             raise ConfigError(f"side should be a multiple of 32, got {self.side}")
+        batches = [(self.side, self.batch)]
+        if self.large_every:
+            batches.append((self.side * 2, max(1, self.batch // 4)))
+        if any(math.ceil(side / 128) ** 2 * count < 2 for side, count in batches):
+            # batch normalisation of the coarsest level, a cell for 128 pixels, has no variance
+            raise ConfigError(f"batch {self.batch} is too small for side {self.side}; give more")
 
     @property
     def highest_rate(self) -> float:

@@ -1,0 +1,76 @@
+"""What whoever runs `annotate` is told: while it runs, and in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from videogender.errors import VideogenderError
+from videogender.pipeline import BatchDetector
+from videogender.targets import Job
+
+__all__ = ["AnnotationInterrupted", "Progress", "Summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of one input.
+
+    Attributes:
+        source: the input, as the user named it.
+        output: the annotated copy, or None if there is none.
+        frames: frames annotated.
+        faces: faces found in them.
+        seconds: time it took.
+        warnings: what the user should know about the result, one line each.
+        error: why the input failed; its outputs were removed.
+        interrupted: Ctrl-C ended it early; `output` holds the frames up to there.
+    """
+
+    source: str
+    output: Path | None = None
+    frames: int = 0
+    faces: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    error: VideogenderError | None = None
+    interrupted: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, all work included."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+
+class AnnotationInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended the run. What was done is complete and described by `summaries`."""
+
+    def __init__(self, summaries: list[Summary]) -> None:
+        super().__init__("interrupted")
+        self.summaries = summaries
+
+
+class Progress:
+    """Told what happens, in the caller's thread; override what is of interest."""
+
+    def ready(self, detector: BatchDetector) -> None:
+        """Note that the detector is loaded and the work begins."""
+
+    def start(self, job: Job, frames: int | None, position: int, count: int) -> None:
+        """Note that input `position` (from 0) of `count` is open; `frames` is an estimate."""
+
+    def begin_pass(self, name: Literal["looking", "drawing"], frames: int | None) -> None:
+        """Note that one of the two passes over a video begins; `frames` is what it is over."""
+
+    def stopped(self, frames: int) -> None:
+        """Note Ctrl-C in the first pass: `frames` were looked at and are still to be written."""
+
+    def look(self, faces: int) -> None:
+        """Note that the first of two passes has looked at one more frame."""
+
+    def advance(self, faces: int) -> None:
+        """Note that one more frame is written, with this many faces."""
+
+    def finish(self, summary: Summary) -> None:
+        """Note that an input is done, or has failed, perhaps before it could be opened."""
