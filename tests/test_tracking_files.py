@@ -151,6 +151,20 @@ def test_missed_frames_are_bridged_and_drawn_dashed(clip: Path, tmp_path: Path) 
         assert 0.35 * solid < drawn[i] < 0.9 * solid
 
 
+def test_blur_hides_also_what_was_found_once(clip: Path) -> None:
+    only = Scripted(lambda look, faces: faces if look == 12 else Faces.empty())
+    quiet = settings_of(render__labels=False, render__style="none")
+    hidden = with_overrides(quiet, {"render.blur": True})
+    for settings, count in ((quiet, 0), (hidden, 1)):
+        only.looks = 0
+        [summary] = annotate(clip, detector=only, settings=settings, force=True)
+        assert summary.faces == count
+    assert summary.output is not None
+    inside = slice(square_x(12) - 4, square_x(12) + 36)
+    contrast = [frame[36:76, inside].std() for frame in read_frames(summary.output)]
+    assert contrast[12] < 0.8 * contrast[11]
+
+
 def test_a_cut_ends_tracks(tmp_path: Path) -> None:
     """Two rooms with a square in one place; the second appears between two looks."""
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -67,11 +67,15 @@ def annotate(
     An input that fails does not stop the others: its summary carries the error. Outputs appear
     under their names only when they are complete.
 
+    Videos are read twice where faces are labelled by track (`settings.track`): first they are
+    looked at and every face is followed, then they are drawn; data come with the second pass.
+
     Args:
         inputs: files, folders and patterns.
         output: a folder, or with one input a file; None writes `<name>.annotated.<suffix>` beside
             each input.
-        detector: finds the faces; None loads the one that `settings` names.
+        detector: finds the faces; None loads the one that `settings` names. Given, its own
+            threshold holds, if it names one.
         settings: thresholds, looks and encoding; None takes the defaults.
         json: file for JSON Lines, one object a frame; `-` is standard output.
         csv: file for CSV, one row a face; `-` is standard output.
@@ -237,9 +241,12 @@ class _Work:
 
     def _look(self, source: Source, detector: BatchDetector, tally: _Tally) -> Settled:
         """Run the first of two passes. Ctrl-C ends it, and what was seen goes on to the second."""
-        first = FirstPass(
-            source, detector, self.settings.track, self.settings.detect.face_threshold
-        )
+        follow = self.settings.track
+        if self.settings.render.blur:
+            # A face hidden too many does no harm, one too few does.
+            longest = max(follow.bridge_seconds, follow.lost_seconds)
+            follow = replace(follow, min_hits=1, bridge_seconds=longest)
+        first = FirstPass(source, detector, follow, self.settings.detect.face_threshold)
         self.progress.begin_pass("looking", source.frame_count)
         with Pipeline() as pipeline:
             looked = first.start(pipeline)

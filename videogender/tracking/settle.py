@@ -95,10 +95,10 @@ def settle(
 ) -> Settled:
     """Decide which tracks are faces, fill their gaps and give each its one label.
 
-    A track that became established is kept from its first detection to its last sure one. Frames between two looks
-    take boxes from both; where looks missed the face, gaps up to `bridge_seconds` (or one look)
-    are filled and marked as predicted. Where a track begins or ends between two looks, it is shown
-    for the nearer half of the time; nothing reaches beyond its shot.
+    A track that became established is kept from its first detection to its last sure one. Frames
+    between two looks take boxes from both; where looks missed the face, gaps up to
+    `bridge_seconds` (or one look) are filled and marked as predicted. Where a track begins or ends
+    between two looks, it is shown for the nearer half of the time; nothing reaches beyond its shot.
 
     Args:
         recording: of the first pass.
