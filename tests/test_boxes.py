@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from videogender.network.boxes import area, decode, encode, iou_matrix, nms
+from videogender.network.boxes import area, decode, encode, iou_matrix, nms, vote
 
 
 def random_boxes(seed: int, count: int, spread: float = 200.0) -> NDArray[np.float32]:
@@ -176,3 +176,19 @@ corners = st.integers(0, 12)
 def test_nms_on_coarse_boxes_with_ties(rows: list[tuple[int, ...]], iou_above: float) -> None:
     boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32).reshape(-1, 4)
     check_nms(boxes, iou_above)
+
+
+def test_vote_is_the_score_weighted_mean_of_a_face_s_boxes() -> None:
+    generator = np.random.default_rng(5)
+    corner = generator.uniform(0, 60, (40, 2))
+    boxes = np.hstack([corner, corner + generator.uniform(15, 40, (40, 2))]).astype(np.float32)
+    scores = np.sort(generator.uniform(0.1, 1, 40).astype(np.float32))[::-1].copy()
+    keep, owner = nms(torch.from_numpy(boxes), 0.3)
+    voted = vote(torch.from_numpy(boxes), torch.from_numpy(scores), keep, owner, least_iou=0.4)
+    overlap = iou_matrix(torch.from_numpy(boxes), torch.from_numpy(boxes)).numpy()
+    kept = keep.nonzero().squeeze(1).tolist()
+    assert len(kept) < 40
+    for row, face in zip(voted.numpy(), kept, strict=True):
+        voters = [i for i in range(40) if owner[i] == face and overlap[i, face] >= 0.4]
+        expected = np.average(boxes[voters], axis=0, weights=scores[voters])
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
