@@ -133,19 +133,16 @@ def validate(
     Raises:
         TrainingError: if a picture cannot be read.
     """
-
-    def detector(face_threshold: float) -> Detector:
-        settings = DetectSettings(
-            long_side=LONG_SIDE, face_threshold=face_threshold, batch_size=batch_size
-        )
-        own = copy.deepcopy(network)  # the detector folds it
-        return Detector(own, settings, device, temperature)
-
+    settings = DetectSettings(
+        long_side=LONG_SIDE, face_threshold=LEAST_SCORE, batch_size=batch_size
+    )
+    own = copy.deepcopy(network)  # the detector folds it
+    detector = Detector(own, settings, device, temperature)
     nothing = collect_answers([])
     tall = small = scenes = portraits = None
     in_scenes = in_portraits = nothing
     if data.scenes:
-        found = list(detect_all(detector(LEAST_SCORE), data.scenes))
+        found = list(detect_all(detector, data.scenes))
         tall = evaluate_detection(found, 16.0, LONG_SIDE)
         small = evaluate_detection(found, 8.0, LONG_SIDE)
     if data.scenes and network.has_gender:
@@ -153,7 +150,7 @@ def validate(
         in_scenes = answers.select(answers.height >= LEAST_GENDER_PX)
         scenes = gender_figures(in_scenes)
     if data.portraits and network.has_gender:
-        answers = collect_answers(detect_all(detector(FACE_SCORE), data.portraits))
+        answers = collect_answers(detect_all(detector.at_threshold(FACE_SCORE), data.portraits))
         in_portraits = answers.select(np.isnan(answers.age) | (answers.age >= LEAST_AGE))
         portraits = gender_figures(in_portraits)
     return Validation(tall, small, scenes, portraits, in_scenes, in_portraits)
