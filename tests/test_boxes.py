@@ -123,8 +123,12 @@ def test_area_of_an_inverted_box_is_zero() -> None:
     assert area(boxes).tolist() == [12.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("block", [512, 16])
 @pytest.mark.parametrize("iou_above", [0.1, 0.3, 0.4, 0.7])
-def test_nms_matches_the_greedy_loop(iou_above: float) -> None:
+def test_nms_matches_the_greedy_loop(
+    iou_above: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("videogender.network.boxes._BLOCK", block)
     rng = np.random.default_rng(9)
     faces = random_boxes(9, 25)
     boxes = (faces.repeat(6, 0) + rng.normal(0, 3, (150, 4))).astype(np.float32)
@@ -132,10 +136,23 @@ def test_nms_matches_the_greedy_loop(iou_above: float) -> None:
     assert 5 < len(check_nms(boxes, iou_above)) < 145
 
 
-def test_nms_follows_long_chains() -> None:
+@pytest.mark.parametrize("block", [512, 16])
+def test_nms_follows_long_chains(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("videogender.network.boxes._BLOCK", block)
     # each box suppresses only its neighbour, so every second one stays
     boxes = np.array([[6 * i, 0, 6 * i + 10, 10] for i in range(41)], np.float32)
     assert check_nms(boxes, 0.2) == list(range(0, 41, 2))
+
+
+def test_nms_of_groups_is_that_of_each_alone() -> None:
+    boxes = torch.from_numpy(random_boxes(5, 120))
+    group = torch.from_numpy(np.random.default_rng(5).integers(0, 3, 120))
+    keep, owner = nms(boxes, 0.3, group)
+    for one in range(3):
+        mine = (group == one).nonzero().squeeze(1)
+        alone, its_owner = nms(boxes[mine], 0.3)
+        assert torch.equal(keep[mine], alone)
+        assert torch.equal(owner[mine], mine[its_owner])
 
 
 def test_nms_owner_is_the_kept_box_of_greatest_overlap() -> None:

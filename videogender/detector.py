@@ -54,6 +54,9 @@ class Detector:
         self.temperature = temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            # glibc maps large blocks anew each time until it has seen one of this size freed
+            torch.empty(31 * 2**20, dtype=torch.uint8)
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
 
@@ -184,32 +187,31 @@ class Detector:
         predictions = self.network(self._tensor(batch, padded_hw))
         least = _logit(self.settings.face_threshold)
         image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
-        logits = predictions.face_logits[image, anchor].float()
+        order = predictions.face_logits[image, anchor].argsort(descending=True, stable=True)
+        image, anchor = image[order], anchor[order]
+        if len(image) > MOST_CANDIDATES:
+            best = _rank_within(image) < MOST_CANDIDATES
+            image, anchor = image[best], anchor[best]
+        scores = predictions.face_logits[image, anchor].float().sigmoid()
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
-        found = []
-        for index, (pixels, (width, height)) in enumerate(zip(batch, sizes_wh, strict=True)):
-            mine = (image == index).nonzero().squeeze(1)
-            order = logits[mine].argsort(descending=True, stable=True)[:MOST_CANDIDATES]
-            mine = mine[order]
-            keep, owner = nms(boxes[mine], self.settings.nms_iou)
-            scores = logits[mine].sigmoid()
-            female = self._female(predictions, index, anchor[mine], scores, keep, owner)
-            scale = boxes.new_tensor([width / pixels.shape[1], height / pixels.shape[0]] * 2)
-            kept = vote(boxes[mine], scores, keep, owner) * scale
-            tall = (kept[:, 3] - kept[:, 1]) >= self.settings.min_face_px
-            found.append(
-                Faces(
-                    kept[tall].cpu().numpy(),
-                    scores[keep][tall].cpu().numpy(),
-                    female[tall].cpu().numpy(),
-                )
-            )
-        return found
+        keep, owner = nms(boxes, self.settings.nms_iou, group=image)
+        female = self._female(predictions, image, anchor, scores, keep, owner)
+        rows = torch.cat(
+            [
+                image[keep, None].float(),
+                vote(boxes, scores, keep, owner),
+                scores[keep, None],
+                female[:, None],
+            ],
+            1,
+        )
+        # one transfer a batch: a GPU is waited for once
+        return self._by_image(rows.cpu().numpy(), batch, sizes_wh)
 
     def _female(
         self,
         predictions: Predictions,
-        index: int,
+        image: Tensor,
         anchor: Tensor,
         scores: Tensor,
         keep: Tensor,
@@ -222,26 +224,42 @@ class Detector:
         faces = keep.nonzero().squeeze(1)
         if not self.has_gender or len(faces) == 0:
             return torch.full((len(faces),), math.nan, device=scores.device)
-        rank = _rank_within(owner)
-        asked = (rank < GENDER_ANCHORS).nonzero().squeeze(1)
-        image = torch.full_like(asked, index)
-        answers = self.network.gender_logits(predictions.features, image, anchor[asked]).float()
-        margin = answers[:, FEMALE] - answers[:, MALE]
+        asked = (_rank_within(owner) < GENDER_ANCHORS).nonzero().squeeze(1)
+        answers = self.network.gender_logits(predictions.features, image[asked], anchor[asked])
+        margin = (answers[:, FEMALE] - answers[:, MALE]).float()
         weight = scores[asked]
         total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
         voted = torch.zeros_like(scores).index_add_(0, owner[asked], weight * margin)
         return torch.sigmoid(voted[faces] / total[faces] / self.temperature)
 
+    def _by_image(
+        self,
+        rows: NDArray[np.float32],
+        batch: Sequence[NDArray[np.uint8]],
+        sizes_wh: Sequence[tuple[int, int]],
+    ) -> list[Faces]:
+        """Hand faces [K, 7] (image, box, score, female), best first, to their images."""
+        found = []
+        for index, (pixels, (width, height)) in enumerate(zip(batch, sizes_wh, strict=True)):
+            mine = rows[rows[:, 0] == index]
+            across, down = width / pixels.shape[1], height / pixels.shape[0]
+            mine[:, 1:5] *= np.array([across, down, across, down], np.float32)
+            mine = mine[mine[:, 4] - mine[:, 2] >= self.settings.min_face_px]
+            found.append(Faces(mine[:, 1:5].copy(), mine[:, 5].copy(), mine[:, 6].copy()))
+        return found
+
     def _tensor(self, batch: Sequence[NDArray[np.uint8]], padded_hw: tuple[int, int]) -> Tensor:
         """Return network input [B, 3, H, W]: mean subtracted, zeros where padded."""
         height, width = padded_hw
-        out = torch.zeros(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
+        out = torch.empty(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
         for row, image in zip(out, batch, strict=True):
             h, w = image.shape[:2]
             # torch refuses to look at read-only memory without a warning; copies are rare here
             pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
-            pixels = pixels.to(self.device, non_blocking=True)
-            torch.sub(pixels, self._mean_rgb, out=row[:h, :w])
+            # to copy and then subtract is faster than to subtract across number formats
+            row[:h, :w].copy_(pixels, non_blocking=True).sub_(self._mean_rgb)
+            row[h:].zero_()
+            row[:h, w:].zero_()
         return out.permute(0, 3, 1, 2)
 
 

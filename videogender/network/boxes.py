@@ -7,6 +7,7 @@ from torch import Tensor
 
 CENTRE_VARIANCE = 0.1  # SSD's scaling of the regression targets, kept by S3FD
 SIZE_VARIANCE = 0.2
+_BLOCK = 512  # boxes that suppression measures against each other at a time
 
 __all__ = ["area", "decode", "encode", "iou_matrix", "nms", "vote"]
 
@@ -66,35 +67,51 @@ def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-9)
 
 
-def nms(boxes: Tensor, iou_above: float) -> tuple[Tensor, Tensor]:
+def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Greedy non-maximum suppression, without a loop over boxes.
 
-    A box is kept when no better kept box overlaps it by more than `iou_above`. Starting from "all
-    kept" and applying that rule until nothing changes reaches the greedy result exactly: after k
-    rounds every decision whose chain of suppressors is shorter than k is final.
+    A box is kept when no better kept box overlaps it by more than `iou_above`. Boxes are taken in
+    blocks, each measured against those kept before it. Within a block, starting from "all kept" and
+    applying that rule until nothing changes reaches the greedy result exactly: after k rounds every
+    decision whose chain of suppressors is shorter than k is final.
 
     Args:
         boxes: float [N, 4], xyxy in pixels, **best score first**.
         iou_above: overlap above which the weaker box goes.
+        group: int64 [N]; boxes of different groups, such as images of a batch, know nothing of each
+            other. None means that all are of one group.
 
     Returns:
         keep: bool [N]; and owner: int64 [N], for each box the kept box that overlaps it most
         (a kept box owns itself).
     """
     n = len(boxes)
-    overlap = iou_matrix(boxes, boxes)
-    suppresses = torch.triu(overlap > iou_above, diagonal=1)  # row suppresses column
-    keep = torch.ones(n, dtype=torch.bool, device=boxes.device)
-    while True:
-        updated = ~(suppresses & keep[:, None]).any(0)
-        if torch.equal(updated, keep):
-            break
-        keep = updated
-    if n == 0:
-        return keep, torch.zeros(0, dtype=torch.long, device=boxes.device)
-    # score the kept columns only; a degenerate box overlaps nothing, itself included
-    owner = overlap.masked_fill(~keep[None, :], -1.0).argmax(1)
-    return keep, torch.where(keep, torch.arange(n, device=boxes.device), owner)
+    places = torch.arange(n, device=boxes.device)
+    blocks = torch.split(places, _BLOCK) if n else ()
+
+    def overlap(rows: Tensor, columns: Tensor) -> Tensor:
+        found = iou_matrix(boxes[rows], boxes[columns])
+        if group is None:
+            return found
+        return found.masked_fill(group[rows][:, None] != group[columns][None, :], -1.0)
+
+    kept = places[:0]
+    for block in blocks:
+        free = ~(overlap(kept, block) > iou_above).any(0)
+        suppresses = torch.triu(overlap(block, block) > iou_above, diagonal=1)
+        keep = free
+        while True:
+            updated = free & ~(suppresses & keep[:, None]).any(0)
+            if torch.equal(updated, keep):
+                break
+            keep = updated
+        kept = torch.cat([kept, block[keep]])
+    keep = torch.zeros(n, dtype=torch.bool, device=boxes.device).index_fill_(0, kept, True)
+    owner = places.clone()
+    for block in blocks:
+        owner[block] = kept[overlap(block, kept).argmax(1)]
+    # a degenerate box overlaps nothing, itself included
+    return keep, torch.where(keep, places, owner)
 
 
 def vote(

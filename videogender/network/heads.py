@@ -200,8 +200,17 @@ def patches_at(feature: Tensor, image: Tensor, row: Tensor, column: Tensor, radi
     Returns:
         [K, C, 2r + 1, 2r + 1].
     """
-    padded = F.pad(feature, [radius] * 4).permute(0, 2, 3, 1)  # [B, H + 2r, W + 2r, C]
-    reach = torch.arange(2 * radius + 1, device=feature.device)
-    rows = row[:, None, None] + reach[None, :, None]
-    columns = column[:, None, None] + reach[None, None, :]
-    return padded[image[:, None, None], rows, columns].permute(0, 3, 1, 2)
+    cells = feature.permute(0, 2, 3, 1)  # [B, H, W, C]
+    reach = torch.arange(-radius, radius + 1, device=feature.device)
+    rows, columns = row[:, None] + reach, column[:, None] + reach  # [K, 2r + 1]
+    high, wide = feature.shape[2:]
+    # only what is read is touched: to pad the whole map would cost more than all the rest
+    patches = cells[
+        image[:, None, None],
+        rows.clamp(0, high - 1)[:, :, None],
+        columns.clamp(0, wide - 1)[:, None, :],
+    ]
+    inside = ((rows >= 0) & (rows < high))[:, :, None] & ((columns >= 0) & (columns < wide))[
+        :, None, :
+    ]
+    return (patches * inside[..., None]).permute(0, 3, 1, 2)

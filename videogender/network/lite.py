@@ -133,5 +133,5 @@ class Lite(AnchorNetwork):
 
 
 def merge(fine: Tensor, coarse: Tensor) -> Tensor:
-    """Add a coarse map, enlarged to the nearest cell, to a fine one; then ReLU."""
-    return F.relu(fine + F.interpolate(coarse, size=fine.shape[2:]))
+    """Add a coarse map, enlarged to the nearest cell, to a fine one, in place; then ReLU."""
+    return F.relu(fine.add_(F.interpolate(coarse, size=fine.shape[2:])), inplace=True)
