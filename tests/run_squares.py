@@ -1,34 +1,53 @@
 """Runs the command line with the detector of `squares.py` in place of a network.
 
 Environment: SQUARES_DELAY is what a batch takes, in seconds; SQUARES_GENDERLESS leaves the gender
-heads out.
+heads out; SQUARES_MODELLESS fails to load; SQUARES_FATAL_WIDTH is that of frames which kill the
+process, and if SQUARES_FATAL_ONCE names a file that is not there, it is made and only then they do.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import types
+from pathlib import Path
 from typing import Any
 
 from squares import SquareDetector
 
 from videogender.cli.main import main
+from videogender.errors import ModelError
 
 
 class Detector(SquareDetector):
     @classmethod
     def load(cls, model: str, **options: Any) -> Detector:
+        if "SQUARES_MODELLESS" in os.environ:
+            raise ModelError("no such squares")
         return cls(has_gender="SQUARES_GENDERLESS" not in os.environ)
 
     def detect(self, scaled, sizes_wh):  # type: ignore[no-untyped-def]
         time.sleep(float(os.environ.get("SQUARES_DELAY", "0")))
+        if sizes_wh[0][0] == int(os.environ.get("SQUARES_FATAL_WIDTH", "0")):
+            perhaps_die()
         return super().detect(scaled, sizes_wh)
 
 
-if __name__ == "__main__":
+def perhaps_die() -> None:
+    if once := os.environ.get("SQUARES_FATAL_ONCE"):
+        if Path(once).exists():
+            return
+        Path(once).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# The processes of --jobs run this file too, under a name of their own.
+if __name__ in ("__main__", "__mp_main__"):
     stand_in = types.ModuleType("videogender.detector")
     stand_in.Detector = Detector  # type: ignore[attr-defined]
     sys.modules["videogender.detector"] = stand_in
+
+if __name__ == "__main__":
     sys.exit(main())

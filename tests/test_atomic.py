@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,34 @@ def test_impossible_targets(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(OutputError, match=message) as caught, pending(tmp_path / name, force=True):
         pytest.fail("the block must not run")
     assert "\n" not in str(caught.value)
+
+
+def leftover(folder: Path, *, age_seconds: float = 3600.0) -> Path:
+    """Make a temporary file as a killed process leaves it."""
+    path = folder / ".videogender-0123456789ab.mp4"
+    path.write_bytes(b"half")
+    then = time.time() - age_seconds
+    os.utime(path, (then, then))
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left = leftover(tmp_path)
+    other = tmp_path / ".hidden.mp4"
+    other.write_bytes(b"not ours")
+    with pending(tmp_path / "out.mp4"):
+        assert not left.exists()
+    assert sorted(os.listdir(tmp_path)) == [".hidden.mp4", "out.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_what_another_run_still_writes_is_kept(tmp_path: Path) -> None:
+    with pending(tmp_path / "long.mp4") as busy:
+        os.utime(busy, (0, 0))  # nothing was written for a long time
+        young = leftover(tmp_path, age_seconds=1.0)
+        with pending(tmp_path / "short.mp4"):
+            assert busy.exists()
+            assert young.exists()
+        busy.write_bytes(b"whole")
+    assert (tmp_path / "long.mp4").read_bytes() == b"whole"

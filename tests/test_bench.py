@@ -356,12 +356,12 @@ def test_a_clip_that_is_named_wins_over_the_sample_and_that_over_a_synthetic_one
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = plan_module._choose_clip(Plan(), tmp_path)
+    made = plan_module.choose_clip(Plan(), tmp_path)
     assert (made.parent, made.stat().st_size > 100_000) == (tmp_path, True)
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "clip.mp4").write_bytes(clip.read_bytes())
-    assert plan_module._choose_clip(Plan(), tmp_path) == Path("samples/clip.mp4")
-    assert plan_module._choose_clip(Plan(clip), tmp_path) == clip
+    assert plan_module.choose_clip(Plan(), tmp_path) == Path("samples/clip.mp4")
+    assert plan_module.choose_clip(Plan(clip), tmp_path) == clip
 
 
 def test_the_parent_stays_light() -> None:
@@ -375,3 +375,22 @@ def test_the_parent_stays_light() -> None:
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_live_runs_are_measured(
+    weights: Path, clip: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "live.json"
+    flags = ["--seconds", "2", "--fps", "20", "--weights", str(weights), "--device", "cpu"]
+    assert main(["bench", "live", str(clip), *flags, "--threads", "1", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert [(run["width"], run["height"]) for run in found["runs"]] == [(640, 480), (1280, 720)]
+    for run in found["runs"]:
+        assert 0 < run["latency_ms_p50"] <= run["latency_ms_p95"]
+        assert 0 < run["label_ms_p50"] <= run["label_ms_p95"]
+        assert run["looks"] >= 1
+        assert 0 < run["cpu"] < found["cores"] + 0.5
+        assert run["frames"] + run["dropped"] <= 2 * 20 + 2
+    said = capsys.readouterr().out
+    assert "capture to label, median" in said
+    assert main(["bench", "live", str(clip), "--seconds", "1"]) == 2

@@ -131,6 +131,7 @@ def test_help_of_annotate_names_every_setting_and_its_default(
         *("--model", "--weights", "--device", "--long-side", "--face-threshold", "--precision"),
         *("--unsure-below", "--min-face-px", "--nms-iou", "--batch-size", "--threads"),
         *("--start", "--end", "--codec", "--crf", "--preset", "--style", "--blur", "--no-labels"),
+        *("--mot", "--coco", "--vtt", "--summary", "--report", "--thumbnails", "--zone", "--line"),
         *("--json", "--csv", "--no-video", "--output", "-o", "--force", "-f", "--quiet", "-q"),
         "--config",
     }
@@ -150,6 +151,9 @@ def test_help_of_annotate_names_every_setting_and_its_default(
         (["annotate", "x.mp4", "--crf", "99"], 2, r"--crf should be a whole number \(0 to 63\).*"),
         (["annotate", "x.mp4", "--style", "x"], 2, "--style should be box, corners or none.*"),
         (["annotate", "x.mp4", "--start", "1:75"], 2, "--start should be a time such as .*"),
+        (["annotate", "x.mp4", "--zone", "a:1"], 2, "--zone: 'a:1': '1' should be x,y such as .*"),
+        (["annotate", "x.mp4", "--line", "a:1,1"], 2, "--line: 'a:1,1' should have two points.*"),
+        (["annotate", "x.mp4", "--thumbnails", "x"], 2, "--thumbnails should be none, blurred .*"),
         (["annotate", "x.mp4", "--config", "no.yaml"], 2, r"no\.yaml: cannot read this file: .*"),
         (["annotate", "x.mp4", "--model", "big"], 5, "--model should be lite or vgg16, got 'big'"),
         (["annotate", "x.mp4"], 3, r"x\.mp4: .*"),
@@ -259,6 +263,25 @@ def test_flags_win_over_the_file(clip: Path) -> None:
     assert labels("--unsure-below", "0.6") == {"female"}
 
 
+def test_zones_of_flags_take_the_place_of_those_of_the_file(clip: Path) -> None:
+    config = clip.with_name("mine.yaml")
+    config.write_text(
+        "zones:\n  zone: ['old:0,0;9,0;9,9']\n"
+        "  line: [{name: gate, points: [[50, 0], [50, 120]]}]\n",
+        encoding="utf-8",
+    )
+    zones = ("--zone", "a b:0,0;50%,0;50%,100%;0,100%", "--zone", "c:0,0;1,0;1,1")
+    reports = ("--summary", "s.json", "--report", "r.html", "--thumbnails", "none", "--no-video")
+    ran = run("annotate", clip, "--config", config, *zones, *reports, cwd=clip.parent)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[2:] == ["data -> s.json", "data -> r.html"]
+    text = clip.with_name("s.json").read_text(encoding="utf-8")
+    figures = json.loads(text)["inputs"][0]["zones"]
+    assert [zone["name"] for zone in figures["zones"]] == ["a b", "c"]
+    assert [line["name"] for line in figures["lines"]] == ["gate"]
+    assert figures["lines"][0]["out"]["all"] == 1
+
+
 def test_one_bad_input_of_several_decides_the_exit_code(clip: Path) -> None:
     Image.fromarray(picture(80, 60, (8, 8, 30))).save(clip.with_name("still.png"))
     clip.with_name("empty.mp4").touch()
@@ -287,7 +310,7 @@ def test_missing_gender_heads_are_said_once_with_the_remedy(clip: Path) -> None:
     assert ran.returncode == 0
     assert ran.stderr.count("unsure") == 1
     assert "vgg16 has no gender heads" in ran.stderr
-    assert "--model lite has them" in ran.stderr
+    assert "videogender finetune DATA --model" in ran.stderr
     for line in ran.stdout.splitlines():
         [face] = json.loads(line)["faces"]
         assert (face["label"], face["female"]) == ("unsure", None)

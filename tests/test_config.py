@@ -68,7 +68,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("video:\n  blur: true\n", ":2: unknown key video.blur; did you mean render.blur?"),
         (
             "zzzzzz: 1\n",
-            ":1: unknown key zzzzzz; the sections are detect, track, label, render, video",
+            ":1: unknown key zzzzzz; the sections are "
+            "detect, track, label, render, video, zones, report, live",
         ),
         (
             "detect:\n  long_side: big\n",
@@ -95,6 +96,14 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
             "render:\n  style: boxes\n",
             ":2: render.style should be box, corners or none, got 'boxes'",
         ),
+        (
+            "zones:\n  zone:\n    - door:0,0;1,1;2,0\n    - hall:1,1\n",
+            ":4: zones.zone: 'hall:1,1' should have three corners or more",
+        ),
+        (
+            "zones: {line: gate}\n",
+            ":1: zones.line should be a list, got 'gate'",
+        ),
         ("detect: 5\n", ":1: detect should hold `key: value` lines"),
         ("- detect\n", ":1: the file should hold `key: value` lines"),
         (
@@ -109,6 +118,21 @@ def test_a_wrong_file_is_one_line_that_says_where(tmp_path: Path, text: str, mes
     with pytest.raises(ConfigError) as caught:
         load_settings(path)
     assert str(caught.value) == f"{path}{message.format(path=path)}"
+
+
+def test_zones_come_as_texts_or_mappings(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "zones:\n  zone:\n    - {name: a b, points: [[0, 10%], [5.50, 1], '7,7']}\n"
+        "    - 'b: 0,0; 50%,0 ;50%,.5 ;'\n  line:\n    - {name: c, points: '0,0;1,1'}\n",
+    )
+    zones = load_settings(path).zones
+    assert zones.zone == ("a b:0,10%;5.5,1;7,7", "b:0,0;50%,0;50%,0.5")
+    assert zones.line == ("c:0,0;1,1",)
+    changed = with_overrides(load_settings(path), {"zones.zone": ["d:0,0;1,0;1,1"]})
+    assert (changed.zones.zone, changed.zones.line) == (("d:0,0;1,0;1,1",), zones.line)
+    with pytest.raises(ConfigError, match=r"^--zone: 'd' should be NAME:x1,y1;x2,y2;x3,y3;… in"):
+        with_overrides(Settings(), {"zones.zone": ["d"]}, as_flags=True)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -167,6 +191,11 @@ def values_of(key: str) -> st.SearchStrategy[object]:
     """Draw allowed values of a setting from what its rule says."""
     section, _, name = key.partition(".")
     rule, default = rule_of(key), getattr(getattr(Settings(), section), name)
+    if rule.item is not None:
+        points = {"zones.zone": "0,0;50%,10;1.5,99%", "zones.line": "-3,0%;40,80"}[key]
+        return st.lists(st.from_regex(r"[\w -]{1,8}\w", fullmatch=True)).map(
+            lambda names: [f"{name.strip()}:{points}" for name in names]
+        )
     if rule.choices:
         return st.sampled_from(rule.choices)
     if isinstance(default, bool):

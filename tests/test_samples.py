@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,8 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from videogender.cli.main import main
+from videogender.evaluation.video_truth import read_truth
+
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 CLIP = SAMPLES / "clip.mp4"
+TRUTH = SAMPLES / "clip.truth.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +81,45 @@ def test_stills_are_small_and_each_has_its_provenance() -> None:
         with Image.open(still) as image:
             assert image.format == "JPEG"
             assert min(image.size) >= 400
+
+
+def test_the_truth_names_two_women_and_two_men_on_their_portraits(script: ModuleType) -> None:
+    """Whom the pillar hides, and nobody else, is left out of the count."""
+    truth = read_truth(TRUTH, {frame: frame / 25 for frame in range(250)})
+    assert TRUTH.stat().st_size < 10_000
+    assert not truth.linked
+    assert (min(truth.frames), max(truth.frames)) == (0, 249)
+    women_and_men = {1: "female", 2: "female", 3: "male", 4: "male"}
+    for frame, faces in truth.frames.items():
+        assert {face.track: face.label for face in faces} == women_and_men, frame
+        for face in faces:
+            left, _, right, _ = face.box
+            pillar = min(right, script.BAR_X + script.BAR_WIDTH) - max(left, script.BAR_X)
+            assert face.ignore == (pillar > (right - left) / 2), (frame, face)
+
+
+def test_the_labels_of_the_clip_can_be_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, truth = tmp_path / "clip.mp4", tmp_path / "truth.jsonl"
+    beginning_of(CLIP, clip, packets=40)
+    lines = TRUTH.read_text(encoding="utf-8").splitlines()[:3]  # to frame 20
+    truth.write_text("\n".join(lines), encoding="utf-8")
+    arguments = [str(clip), str(truth), "--long-side", "480", "--threads", "1"]
+    assert main(["eval", "video", *arguments, "--json", "-", "--quiet"]) == 0
+    by_track, by_frame = json.loads(capsys.readouterr().out)["results"]
+    assert (by_track["faces"], by_frame["faces"]) == (12, 12)
+    assert [track["label"] for track in by_track["tracks"]] == ["female"] * 2 + ["male"] * 2
+    assert by_track["found"] >= 0.7  # boxes in the wrong place would find none
+    assert by_track["label_changes"] == 0
+
+
+def beginning_of(source: Path, target: Path, packets: int) -> None:
+    """Copy the first packets of a video without decoding them."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        stream = write.add_stream_from_template(read.streams.video[0])
+        for count, packet in enumerate(read.demux(video=0)):
+            if count == packets:
+                break
+            packet.stream = stream
+            write.mux(packet)

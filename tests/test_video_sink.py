@@ -26,7 +26,8 @@ from media import (
     upright_luma,
 )
 
-from videogender.config import VideoSettings
+from videogender.annotation import annotate
+from videogender.config import Settings, VideoSettings, with_overrides
 from videogender.errors import ConfigError, OutputError
 from videogender.render import Canvas
 from videogender.sinks.video import VideoSink
@@ -293,6 +294,18 @@ def test_cover_picture_comes_along(tmp_path: Path) -> None:
     assert packets_of(out, "video")[1][0][1] == packets_of(path, "video")[1][0][1]
     with av.open(str(out)) as container:
         assert container.streams.video[1].disposition & av.stream.Disposition.attached_pic
+
+
+def test_a_cover_picture_stays_behind_where_faces_are_hidden(tmp_path: Path) -> None:
+    from squares import SquareDetector
+
+    path = make_video(tmp_path / "a.mp4", Clip(cover=True, sounds=[Sound()]))
+    hidden = with_overrides(Settings(), {"render.blur": True})
+    [done] = annotate(path, detector=SquareDetector(), settings=hidden)
+    assert done.warnings == (f"{path}: its cover picture was left out, as it may show faces",)
+    assert done.output is not None
+    with av.open(str(done.output)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
 @pytest.mark.parametrize("colours", [(1, 1, 1, 1), (1, 5, 6, 5), (2, 1, 13, 1), (1, 9, 16, 9)])

@@ -1,47 +1,25 @@
-"""Annotates videos and images: opens each, runs the pipeline over it, writes copies and data."""
+"""Annotates videos and images: plans the run, takes the inputs one by one or side by side."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING
 
-from videogender.config import Settings
-from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
-from videogender.frames import Faces, Frame
-from videogender.passes import FirstPass, check, second_pass, without_pictures
-from videogender.pipeline import BatchDetector, Pipeline, Stage, detect_in, unbatched
-from videogender.progress import AnnotationInterrupted, Progress, Summary
+from videogender.config import Settings, with_overrides
+from videogender.errors import ConfigError
+from videogender.outputs import DataOutputs, RunOutputs, check_zones
+from videogender.passes import check
+from videogender.pipeline import BatchDetector
+from videogender.progress import AnnotationInterrupted, DetectorFacts, Progress, Summary
 from videogender.targets import Job, plan_jobs
+from videogender.work import Work, load_detector
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from videogender.render import Canvas
-    from videogender.sinks.rows import RowSink
-    from videogender.sources import Source
-    from videogender.tracking.settle import Settled
+    from videogender.jobs.team import Team
 
 __all__ = ["AnnotationInterrupted", "Progress", "Summary", "annotate"]
-
-# Finished frames whose count may wait for whoever watches the progress.
-PROGRESS_DEPTH = 64
-# Decoded frames that may wait to be drawn.
-READ_DEPTH = 4
-
-
-class _FrameSink(Protocol):
-    def write(self, frame: Frame, draw: Callable[[Canvas], None] | None) -> None: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
 
 
 class _NothingDoneError(Exception):
@@ -56,10 +34,19 @@ def annotate(
     settings: Settings | None = None,
     json: str | Path | None = None,
     csv: str | Path | None = None,
+    coco: str | Path | None = None,
+    mot: str | Path | None = None,
+    vtt: str | Path | None = None,
+    summary: str | Path | None = None,
+    report: str | Path | None = None,
+    zones: Sequence[str] | None = None,
+    lines: Sequence[str] | None = None,
     video: bool = True,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     force: bool = False,
+    skip_existing: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> list[Summary]:
     """Find and label the faces of videos and images, and write annotated copies and data.
@@ -77,12 +64,26 @@ def annotate(
         detector: finds the faces; None loads the one that `settings` names. Given, its own
             threshold holds, if it names one.
         settings: thresholds, looks and encoding; None takes the defaults.
-        json: file for JSON Lines, one object a frame; `-` is standard output.
-        csv: file for CSV, one row a face; `-` is standard output.
+        json: file for JSON Lines, one object a frame; `-` is standard output, as for all but the
+            report.
+        csv: file for CSV, one row a face.
+        coco: file for COCO JSON over all inputs.
+        mot: file for MOTChallenge text, or a folder for one an input.
+        vtt: file for WebVTT subtitles, or a folder for one a video.
+        summary: JSON file for who was in view and for how long.
+        report: HTML page with the same and a timeline of all appearances.
+        zones: areas to count in, `NAME:x1,y1;x2,y2;x3,y3;…` in pixels or percent; None takes those
+            of `settings`.
+        lines: lines to count at, `NAME:x1,y1;x2,y2`; None takes those of `settings`.
         video: False writes data only.
         start_seconds: where to begin in each video, on its own clock from its first frame.
         end_seconds: where to end.
         force: replace existing outputs.
+        skip_existing: leave out inputs whose annotated copy is there and not older than they are;
+            then Ctrl-C keeps no unfinished copy.
+        jobs: processes among which several inputs are divided, each with a detector of its own; 0
+            decides from cores and inputs. Data come in the order of the inputs all the same. A
+            script calls this under `if __name__ == "__main__":`.
         progress: told what happens.
 
     Returns:
@@ -95,33 +96,60 @@ def annotate(
         DeviceError: the asked-for device is not there.
         AnnotationInterrupted: Ctrl-C; a `KeyboardInterrupt` that carries the summaries.
     """
-    settings = settings or Settings()
+    wishes = {"zones.zone": zones, "zones.line": lines}
+    settings = with_overrides(settings or Settings(), wishes)
     progress = progress or Progress()
     check(settings.track)
+    check_zones(settings)
     if start_seconds is not None and end_seconds is not None and end_seconds <= start_seconds:
         raise ConfigError(f"the end ({end_seconds:g} s) should lie after the start")
-    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    data = {"--json": json, "--csv": csv}
-    jobs = plan_jobs(given, output=output, data=data, video=video, force=force)
-    if detector is None and any(job.error is None for job in jobs):
-        from videogender.detector import Detector
-
-        detect = settings.detect
-        detector = Detector.load(
-            detect.model, weights=detect.weights, device=detect.device, settings=detect
-        )
-    if detector is not None:
-        progress.ready(detector)
+    data = DataOutputs(json, csv, coco, mot, vtt, summary, report)
+    _check_run(jobs, detector, skip_existing, data)
+    plan = plan_jobs(
+        [inputs] if isinstance(inputs, (str, Path)) else list(inputs),
+        output=output,
+        data=data.shared,
+        each=data.each,
+        video=video,
+        force=force,
+        skip_existing=skip_existing,
+    )
+    span_seconds = start_seconds, end_seconds
     summaries: list[Summary] = []
     try:
         with ExitStack() as stack:
-            sinks = _open_data(stack, json, csv, settings.label.unsure_below, force)
-            work = _Work(detector, settings, sinks, (start_seconds, end_seconds), force, progress)
-            for position, job in enumerate(jobs):
-                summaries.append(work.run(job, position, len(jobs)))
-                progress.finish(summaries[-1])
-                if summaries[-1].interrupted:
-                    break
+            team = None
+            if (processes := _processes(jobs, plan)) > 1:
+                from videogender.jobs.team import Setup, Team
+
+                setup = Setup.of(settings, data, span_seconds, force, not skip_existing, processes)
+                team = stack.enter_context(Team(setup, processes))
+            progress.begin(len(plan), processes)
+            facts = _loaded(detector, team, settings, plan)
+            if facts is not None:
+                progress.ready(facts)
+            outputs = RunOutputs(
+                stack,
+                data,
+                settings,
+                _describe(facts, settings),
+                force,
+                attributes=bool(getattr(facts, "classes", ())),
+            )
+            if team is not None:
+                from videogender.jobs.merge import merge
+
+                merge(team, plan, outputs, data, progress, into=summaries)
+            else:
+                assert not isinstance(facts, DetectorFacts)
+                work = Work(
+                    facts, settings, outputs, span_seconds, force, progress, not skip_existing
+                )
+                for position, job in enumerate(plan):
+                    summaries.append(work.run(job, position, len(plan)))
+                    progress.finish(summaries[-1])
+                    if summaries[-1].interrupted:
+                        break
             if not any(summary.frames for summary in summaries):
                 raise _NothingDoneError
     except _NothingDoneError:
@@ -131,203 +159,42 @@ def annotate(
     return summaries
 
 
-def _open_data(
-    stack: ExitStack,
-    json: str | Path | None,
-    csv: str | Path | None,
-    unsure_below: float,
-    force: bool,
-) -> list[RowSink]:
-    """Open the data files; they get their names when the stack is left without an error."""
-    from videogender.sinks.atomic import pending
-    from videogender.sinks.jsonl import JsonlSink
-    from videogender.sinks.table import CsvSink
-
-    sinks: list[RowSink] = []
-    for kind, target in ((JsonlSink, json), (CsvSink, csv)):
-        if target is not None:
-            place = Path(target)
-            if str(target) != "-":
-                place = stack.enter_context(pending(place, force=force))
-            sinks.append(stack.enter_context(kind(place, unsure_below=unsure_below, name=target)))
-    return sinks
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What all inputs of a run have in common."""
-
-    detector: BatchDetector | None
-    settings: Settings
-    data: list[RowSink]
-    span_seconds: tuple[float | None, float | None]
-    force: bool
-    progress: Progress
-
-    def run(self, job: Job, position: int, count: int) -> Summary:
-        """Annotate one input; its failure is told in the summary, not raised."""
-        began = time.perf_counter()
-        if job.error is not None or self.detector is None:
-            return Summary(str(job.source), error=job.error)
-        tally, marks = _Tally(), list[int | None]()
-        kept, failure = False, None
-        try:
-            marks += [sink.mark() for sink in self.data]
-            self._annotate(job, self.detector, tally, position, count)
-            kept = True
-        except VideogenderError as error:
-            failure = error
-            for sink, mark in zip(self.data, marks, strict=False):
-                sink.rollback(mark)
-        except KeyboardInterrupt:  # nothing was done yet, or it came twice
-            tally.interrupted = True
-        return Summary(
-            str(job.source),
-            output=job.target if kept else None,
-            frames=tally.frames if failure is None else 0,
-            faces=tally.faces if failure is None else 0,
-            seconds=time.perf_counter() - began,
-            warnings=tally.warnings,
-            error=failure,
-            interrupted=tally.interrupted,
+def _check_run(
+    jobs: int, detector: BatchDetector | None, skip_existing: bool, data: DataOutputs
+) -> None:
+    """Refuse what does not go together."""
+    if jobs < 0:
+        raise ConfigError(f"--jobs should be 0 or a number of processes, got {jobs}")
+    if jobs != 1 and detector is not None:
+        raise ConfigError("processes of --jobs load their own detector; leave the one given out")
+    if skip_existing and data.places:
+        raise ConfigError(
+            "--skip-existing leaves inputs out, and data files would lack them; run it without "
+            f"{data.places[0]}, or use --force to do all anew"
         )
 
-    def _annotate(
-        self, job: Job, detector: BatchDetector, tally: _Tally, position: int, count: int
-    ) -> None:
-        from videogender.sinks.atomic import pending
 
-        with ExitStack() as stack:
-            source = self._open(stack, job, tally)
-            self.progress.start(job, source.frame_count, position, count)
-            follows = source.kind == "video" and self.settings.track.label_by == "track"
-            # The frames that are drawn are read anew; whether that can be done is known at once.
-            drawn = self._open(stack, job, tally) if follows and job.target else source
-            sink = None
-            if job.target is not None:
-                place = stack.enter_context(pending(job.target, force=self.force))
-                stack.enter_context(_named(place, job.target))
-                sink = stack.enter_context(self._open_sink(place, drawn))
-            settled = self._look(source, detector, tally) if follows else None
-            pipeline = stack.enter_context(Pipeline())
-            found: Stage[Any]
-            if settled is None:
-                found = detect_in(pipeline, source, detector)
-                writing = self._write(unbatched(found), sink)
-            else:
-                give = second_pass if sink is not None else without_pictures
-                found = pipeline.stage(give(drawn, settled), depth=READ_DEPTH, name="reader")
-                writing = self._write(found, sink)
-            written = pipeline.stage(writing, depth=PROGRESS_DEPTH, name="writer")
-            try:
-                self._follow(written, tally)
-            except KeyboardInterrupt:
-                # The writer sees the end of its input and closes a file that plays.
-                tally.interrupted = True
-                found.close()
-                self._follow(written, tally)
-                if not tally.frames:
-                    raise
-            if not tally.frames:
-                raise SourceError(f"{source.name}: no frame lies in the part that was asked for")
+def _processes(jobs: int, plan: Sequence[Job]) -> int:
+    """Return how many processes work on a plan; 1 means this one."""
+    todo = sum(job.error is None and not job.is_done for job in plan)
+    if jobs == 1 or todo <= 1:
+        return 1
+    from videogender.jobs.division import processes_for
 
-    def _open(self, stack: ExitStack, job: Job, tally: _Tally) -> Source:
-        from videogender.sources import open_source
-
-        start, end = self.span_seconds
-        source = open_source(job.source, start_seconds=start, end_seconds=end)
-        tally.told.append(source.warnings)
-        return stack.enter_context(source)
-
-    def _look(self, source: Source, detector: BatchDetector, tally: _Tally) -> Settled:
-        """Run the first of two passes. Ctrl-C ends it, and what was seen goes on to the second."""
-        follow = self.settings.track
-        if self.settings.render.blur:
-            # A face hidden too many does no harm, one too few does.
-            longest = max(follow.bridge_seconds, follow.lost_seconds)
-            follow = replace(follow, min_hits=1, bridge_seconds=longest)
-        first = FirstPass(source, detector, follow, self.settings.detect.face_threshold)
-        self.progress.begin_pass("looking", source.frame_count)
-        with Pipeline() as pipeline:
-            looked = first.start(pipeline)
-            try:
-                for faces in looked:
-                    self.progress.look(faces)
-            except KeyboardInterrupt:
-                tally.interrupted = True
-                looked.close()
-        settled = first.settle()
-        if tally.interrupted:
-            if not len(settled):
-                raise KeyboardInterrupt
-            self.progress.stopped(len(settled))
-        self.progress.begin_pass("drawing", len(settled))
-        return settled
-
-    def _follow(self, written: Iterable[int], tally: _Tally) -> None:
-        for faces in written:
-            tally.frames += 1
-            tally.faces += faces
-            self.progress.advance(faces)
-
-    def _write(
-        self, found: Iterable[tuple[Frame, Faces]], sink: _FrameSink | None
-    ) -> Iterator[int]:
-        """Draw and encode in the writer's thread, and yield the number of faces of each frame."""
-        # The sink is closed here: Ctrl-C in the caller's thread cannot disturb the end of a file.
-        with sink if sink is not None else nullcontext():
-            for frame, faces in found:
-                if sink is not None:
-                    sink.write(frame, self._drawing(faces))
-                for rows in self.data:
-                    rows.write(frame, faces)
-                faces_found = len(faces)
-                del frame, faces  # while the next one is awaited, this one is not needed
-                yield faces_found
-
-    def _open_sink(self, place: Path, source: Source) -> _FrameSink:
-        from videogender.sources.video import VideoSource
-
-        if isinstance(source, VideoSource):
-            from videogender.sinks.video import VideoSink
-
-            return VideoSink(place, source, self.settings.video)
-        from videogender.sinks.images import ImageSink
-
-        # Exif data may hold a small copy of the picture, with its faces.
-        like = None if self.settings.render.blur else source.path
-        return ImageSink(place, like)
-
-    def _drawing(self, faces: Faces) -> Callable[[Canvas], None] | None:
-        render = self.settings.render
-        if not len(faces) or (render.style == "none" and not render.labels and not render.blur):
-            return None
-        from videogender.render import draw_faces
-
-        return lambda canvas: draw_faces(canvas, faces, self.settings.label, render)
+    return processes_for(jobs, todo)
 
 
-@contextmanager
-def _named(place: Path, target: Path) -> Iterator[None]:
-    """Let errors speak of the target, not of the temporary name that it has while it is made."""
-    try:
-        yield
-    except OutputError as error:
-        if str(place) in str(error):
-            raise OutputError(str(error).replace(str(place), str(target))) from error
-        raise
+def _loaded(
+    detector: BatchDetector | None, team: Team | None, settings: Settings, plan: Sequence[Job]
+) -> BatchDetector | DetectorFacts | None:
+    """Return what finds the faces, here or in other processes; None if nothing is left to do."""
+    if team is not None:
+        return team.wait()
+    if detector is not None or all(job.error is not None or job.is_done for job in plan):
+        return detector
+    return load_detector(settings)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What has been done for one input so far."""
-
-    frames: int = 0
-    faces: int = 0
-    told: list[list[str]] = field(default_factory=list)  # the warnings of each opened source
-    interrupted: bool = False
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the sources told, once each: two passes over a file find the same faults."""
-        return tuple(dict.fromkeys(line for lines in self.told for line in lines))
+def _describe(detector: object, settings: Settings) -> str:
+    describe = getattr(detector, "describe", None)
+    return str(describe()) if callable(describe) else settings.detect.model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +15,19 @@ from torch import Tensor, nn
 
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
+from videogender.errors import ModelError
 from videogender.frames import Faces, Frame, Picture, RgbPicture
+from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, Predictions
+from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 GENDER_ANCHORS = 6  # best anchors of a face whose gender answers are combined
+
+# Taps, image index [K] and anchor index [K] to logits [K, C].
+Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
 
 __all__ = ["Detector"]
 
@@ -37,6 +43,9 @@ class Detector:
         settings: thresholds, sizes, precision.
         device: where to run.
         temperature: gender logits are divided by it, from calibration on held-out faces.
+        head: a fine-tuned head beside the network, or None; not to be used elsewhere either.
+        classes: the head's; female and male let it answer in place of the network's gender heads.
+        head_temperature: the head's logits are divided by it, unless they are genders.
     """
 
     def __init__(
@@ -45,15 +54,21 @@ class Detector:
         settings: DetectSettings | None = None,
         device: torch.device | None = None,
         temperature: float = 1.0,
+        *,
+        head: AttributeHeads | None = None,
+        classes: tuple[str, ...] = (),
+        head_temperature: float = 1.0,
     ) -> None:
         self.settings = settings or DetectSettings()
         self.device = device or torch.device("cpu")
         self.dtype = choose_dtype(self.settings.precision, self.device)
         self.model_name = network.name
-        self.has_gender = network.has_gender
-        self.temperature = temperature
+        self.has_gender = network.has_gender or (head is not None and classes == GENDERS)
+        self.classes = () if head is None or classes == GENDERS else classes
+        self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = None if head is None else head.to(self.device, self.dtype)
         if self.device.type == "cpu":
             # glibc maps large blocks anew each time until it has seen one of this size freed
             torch.empty(31 * 2**20, dtype=torch.uint8)
@@ -78,7 +93,8 @@ class Detector:
             settings: everything else.
 
         Raises:
-            ModelError: if the model is unknown, or its weights are missing or corrupt.
+            ModelError: if the model is unknown, or its weights are missing, corrupt, or such as
+                classify whole pictures.
             DeviceError: if the device that was asked for is missing.
         """
         from videogender.network import checkpoints
@@ -94,8 +110,24 @@ class Detector:
         where = choose_device(settings.device)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        network, metadata = checkpoints.load(resolve(settings.model, settings.weights))
-        return cls(network, settings, where, float(metadata.get("temperature", "1")))
+        trained = checkpoints.load_trained(resolve(settings.model, settings.weights))
+        facts, head = trained.facts, trained.head
+        if facts.task == "classifier":
+            raise ModelError(
+                f"{trained.path}: classifies whole pictures; use videogender classify with it"
+            )
+        # the head of a second look is for `refine`: this network finds faces without it
+        if not isinstance(head, AttributeHeads):
+            return cls(trained.network, settings, where, facts.gender_temperature)
+        return cls(
+            trained.network,
+            settings,
+            where,
+            facts.gender_temperature,
+            head=head,
+            classes=facts.labels,
+            head_temperature=facts.temperature,
+        )
 
     @property
     def batch_size(self) -> int:
@@ -195,20 +227,19 @@ class Detector:
         scores = predictions.face_logits[image, anchor].float().sigmoid()
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
         keep, owner = nms(boxes, self.settings.nms_iou, group=image)
-        female = self._female(predictions, image, anchor, scores, keep, owner)
         rows = torch.cat(
             [
                 image[keep, None].float(),
                 vote(boxes, scores, keep, owner),
                 scores[keep, None],
-                female[:, None],
+                *self._labels(predictions, image, anchor, scores, keep, owner),
             ],
             1,
         )
         # one transfer a batch: a GPU is waited for once
         return self._by_image(rows.cpu().numpy(), batch, sizes_wh)
 
-    def _female(
+    def _labels(
         self,
         predictions: Predictions,
         image: Tensor,
@@ -216,21 +247,31 @@ class Detector:
         scores: Tensor,
         keep: Tensor,
         owner: Tensor,
-    ) -> Tensor:
-        """Return the probability of female [K] of the kept faces.
+    ) -> list[Tensor]:
+        """Return for the K kept faces the probability of female [K, 1], and of each class [K, C].
 
         The best anchors of a face, kept and suppressed, answer together, weighted by face score.
         """
         faces = keep.nonzero().squeeze(1)
-        if not self.has_gender or len(faces) == 0:
-            return torch.full((len(faces),), math.nan, device=scores.device)
         asked = (_rank_within(owner) < GENDER_ANCHORS).nonzero().squeeze(1)
-        answers = self.network.gender_logits(predictions.features, image[asked], anchor[asked])
-        margin = (answers[:, FEMALE] - answers[:, MALE]).float()
         weight = scores[asked]
         total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
-        voted = torch.zeros_like(scores).index_add_(0, owner[asked], weight * margin)
-        return torch.sigmoid(voted[faces] / total[faces] / self.temperature)
+
+        def together(ask: Asked) -> Tensor:
+            answers = ask(predictions.features, image[asked], anchor[asked]).float()
+            voted = answers.new_zeros(len(scores), answers.shape[1])
+            voted.index_add_(0, owner[asked], weight[:, None] * answers)
+            return voted[faces] / total[faces, None]
+
+        labels = [torch.full((len(faces), 1), math.nan, device=scores.device)]
+        if self.has_gender and len(faces):
+            of_head = self.head if not self.classes else None
+            logits = together(of_head or self.network.gender_logits)
+            margin = (logits[:, FEMALE] - logits[:, MALE]) / self.temperature
+            labels = [margin.sigmoid()[:, None]]
+        if self.classes and self.head is not None:
+            labels.append((together(self.head) / self.head_temperature).softmax(1))
+        return labels
 
     def _by_image(
         self,
@@ -238,14 +279,17 @@ class Detector:
         batch: Sequence[NDArray[np.uint8]],
         sizes_wh: Sequence[tuple[int, int]],
     ) -> list[Faces]:
-        """Hand faces [K, 7] (image, box, score, female), best first, to their images."""
+        """Hand faces [K, 7 + C] (image, box, score, female, classes) to their images."""
         found = []
         for index, (pixels, (width, height)) in enumerate(zip(batch, sizes_wh, strict=True)):
             mine = rows[rows[:, 0] == index]
             across, down = width / pixels.shape[1], height / pixels.shape[0]
             mine[:, 1:5] *= np.array([across, down, across, down], np.float32)
             mine = mine[mine[:, 4] - mine[:, 2] >= self.settings.min_face_px]
-            found.append(Faces(mine[:, 1:5].copy(), mine[:, 5].copy(), mine[:, 6].copy()))
+            faces = Faces(mine[:, 1:5].copy(), mine[:, 5].copy(), mine[:, 6].copy())
+            if self.classes:
+                faces = replace(faces, attributes=mine[:, 7:].copy(), classes=self.classes)
+            found.append(faces)
         return found
 
     def _tensor(self, batch: Sequence[NDArray[np.uint8]], padded_hw: tuple[int, int]) -> Tensor:

@@ -106,6 +106,10 @@ def _no_verdicts() -> NDArray[np.int8]:
     return np.zeros(0, np.int8)
 
 
+def _no_attributes() -> NDArray[np.float32]:
+    return np.zeros((0, 0), np.float32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
     """The faces of one frame, best score first.
@@ -120,6 +124,10 @@ class Faces:
             its track says it is; or empty, which means False.
         verdicts: int8 [N], labels that were decided over time: 1 female, -1 male, 0 unsure; or
             empty, and the probability alone decides.
+        attributes: float32 [N, C], calibrated probabilities of the classes of a fine-tuned head,
+            a row of NaN where it was not asked; or empty. Once tracks are labelled it is the
+            track's.
+        classes: the C names, in the order of the columns; or empty.
     """
 
     boxes: NDArray[np.float32]
@@ -128,6 +136,8 @@ class Faces:
     tracks: NDArray[np.int64] = field(default_factory=_no_ids)
     predicted: NDArray[np.bool_] = field(default_factory=_no_flags)
     verdicts: NDArray[np.int8] = field(default_factory=_no_verdicts)
+    attributes: NDArray[np.float32] = field(default_factory=_no_attributes)
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -142,6 +152,10 @@ class Faces:
             raise ValueError(
                 f"{len(self.predicted)} flags and {len(self.verdicts)} verdicts for {n} faces"
             )
+        if self.attributes.shape != ((n, len(self.classes)) if self.classes else (0, 0)):
+            raise ValueError(
+                f"attributes {self.attributes.shape} for {n} faces and {len(self.classes)} classes"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -154,6 +168,19 @@ class Faces:
         """Return a value that holds no face."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
 
+    def only(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Faces:
+        """Return some of the faces, by rows or by flags; what a field leaves empty stays empty."""
+        return Faces(
+            self.boxes[rows],
+            self.scores[rows],
+            self.female[rows],
+            self.tracks[rows] if len(self.tracks) else self.tracks,
+            self.predicted[rows] if len(self.predicted) else self.predicted,
+            self.verdicts[rows] if len(self.verdicts) else self.verdicts,
+            self.attributes[rows] if len(self.classes) else self.attributes,
+            self.classes,
+        )
+
     def labels(self, unsure_below: float) -> list[Label]:
         """Return a label a face: the likelier gender, or `unsure` below the threshold.
 
@@ -164,6 +191,24 @@ class Faces:
         if len(self.verdicts):
             return [_VERDICTS[verdict] for verdict in self.verdicts.tolist()]
         return [label_of(p, unsure_below) for p in self.female.tolist()]
+
+    def attribute_labels(self, unsure_below: float) -> list[tuple[str, float]]:
+        """Return a face's likeliest class with its probability; the name may be `unsure`.
+
+        Args:
+            unsure_below: least probability of the winning class, 0.5 to 1.
+
+        Returns:
+            A pair a face, NaN where the head was not asked; or nothing where there are no classes.
+        """
+        if not self.classes:
+            return []
+        best = self.attributes.argmax(1)  # of a row of NaN the first
+        values = self.attributes[np.arange(len(self)), best].tolist()
+        return [
+            (self.classes[i] if p >= unsure_below else "unsure", p)
+            for i, p in zip(best.tolist(), values, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 
 from videogender.config import TrackSettings
 from videogender.errors import ConfigError
-from videogender.frames import Faces, Frame
+from videogender.frames import Faces, Frame, Picture
 from videogender.pipeline import (
     BATCHES_IN_FLIGHT,
     FRAME_BUDGET_BYTES,
     QUEUE_DEPTH,
     BatchDetector,
+    PictureDetector,
     Pipeline,
     Stage,
     WeakDetector,
+    look,
 )
 from videogender.tracking.cuts import CutDetector, Shot, thumbnail
 from videogender.tracking.settle import Settled, settle
@@ -92,12 +94,16 @@ class Schedule:
 
 @dataclass(slots=True)
 class _Glance:
-    """What the first pass sees of a frame: its picture for the network, or None."""
+    """What the first pass sees of a frame: its picture for the network, or None.
+
+    The picture as it was decoded travels along only for detectors that look at it too.
+    """
 
     index: int
     seconds: float
     shot: Shot
     scaled: NDArray[np.uint8] | None  # HWC RGB
+    picture: Picture
     faces: Faces | None = None
 
 
@@ -136,6 +142,7 @@ class FirstPass:
         self._tape = Tape()
         self._size_wh = (source.width, source.height)
         self._input_wh = self._detector.input_size_wh(*self._size_wh)
+        self._shows_pictures = isinstance(self._detector, PictureDetector)
 
     def start(self, pipeline: Pipeline) -> Stage[int]:
         """Begin to decode and to look, ahead of time in threads of the pipeline.
@@ -157,7 +164,10 @@ class FirstPass:
         """Decode, notice cuts, and scale what is looked at."""
         schedule, cuts = Schedule(self._settings), CutDetector()
         wide, high = self._input_wh
-        fits = FRAME_BUDGET_BYTES // (BATCHES_IN_FLIGHT * wide * high * 3)
+        frame_bytes = wide * high * 3
+        if self._shows_pictures:
+            frame_bytes += self._source.width * self._source.height * 3 // 2
+        fits = FRAME_BUDGET_BYTES // (BATCHES_IN_FLIGHT * frame_bytes)
         size = max(1, min(self._detector.batch_size, fits))
         batch = _Batch()
         for frame in self._source:
@@ -173,8 +183,10 @@ class FirstPass:
             if schedule.is_due(seconds, shot):
                 scaled = self._scaled(frame) if scaled is None else scaled
                 batch.looks += 1
-            batch.glances.append(_Glance(frame.index, seconds, shot, scaled))
-            del frame, scaled
+            kept = frame.picture if self._shows_pictures and scaled is not None else None
+            picture = kept or _NoPicture(*self._size_wh)
+            batch.glances.append(_Glance(frame.index, seconds, shot, scaled, picture))
+            del frame, scaled, kept, picture
             if batch.looks >= size or len(batch.glances) >= _MOST_IN_BATCH:
                 yield batch
                 batch = _Batch()
@@ -192,11 +204,12 @@ class FirstPass:
         for batch in batches:
             looks = [glance for glance in batch.glances if glance.scaled is not None]
             if looks:
-                pictures = [glance.scaled for glance in looks if glance.scaled is not None]
-                found = self._detector.detect(pictures, [self._size_wh] * len(looks))
+                scaled = [glance.scaled for glance in looks if glance.scaled is not None]
+                found = look(self._detector, scaled, [glance.picture for glance in looks])
                 for glance, faces in zip(looks, found, strict=True):
-                    glance.scaled, glance.faces = None, faces
-                del pictures
+                    glance.scaled, glance.picture = None, _NoPicture(*self._size_wh)
+                    glance.faces = faces
+                del scaled
             yield batch.glances
 
     def _follow(self, looked: Iterable[list[_Glance]]) -> Iterator[int]:

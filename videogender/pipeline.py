@@ -20,14 +20,16 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.frames import Faces, Frame
+from videogender.frames import Faces, Frame, Picture
 
 __all__ = [
     "BatchDetector",
+    "PictureDetector",
     "Pipeline",
     "Stage",
     "WeakDetector",
     "detect_in",
+    "look",
     "stream",
     "unbatched",
 ]
@@ -68,6 +70,16 @@ class WeakDetector(BatchDetector, Protocol):
 
     def at_threshold(self, face_threshold: float) -> BatchDetector:
         """Return the same detector with another threshold; they share their network."""
+
+
+@runtime_checkable
+class PictureDetector(BatchDetector, Protocol):
+    """A detector that also wants pictures as they were decoded, for a closer look at some faces."""
+
+    def detect_pictures(
+        self, scaled: Sequence[NDArray[np.uint8]], pictures: Sequence[Picture]
+    ) -> list[Faces]:
+        """Find the faces of pictures, given as they are and scaled; boxes in their own pixels."""
 
 
 class _NoConsumerError(Exception):
@@ -260,12 +272,26 @@ def _infer(
     batches: Iterable[_Batch], detector: BatchDetector
 ) -> Iterator[list[tuple[Frame, Faces]]]:
     for batch in batches:
-        sizes = [(frame.width, frame.height) for frame in batch.frames]
-        found = detector.detect(batch.scaled, sizes)
+        found = look(detector, batch.scaled, [frame.picture for frame in batch.frames])
         result = list(zip(batch.frames, found, strict=True))
         # The consumer empties the list as it goes; nothing here may keep its frames alive.
         del batch, found
         yield result
+
+
+def look(
+    detector: BatchDetector, scaled: Sequence[NDArray[np.uint8]], pictures: Sequence[Picture]
+) -> list[Faces]:
+    """Let a detector find the faces of pictures, and see as much of them as it asks for.
+
+    Args:
+        detector: finds the faces.
+        scaled: HWC uint8 RGB images of one size, each its picture at `input_size_wh`.
+        pictures: what they were scaled from.
+    """
+    if isinstance(detector, PictureDetector):
+        return detector.detect_pictures(scaled, pictures)
+    return detector.detect(scaled, [(picture.width, picture.height) for picture in pictures])
 
 
 def _batch_size(frame: Frame, detector: BatchDetector) -> int:

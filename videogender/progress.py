@@ -10,7 +10,7 @@ from videogender.errors import VideogenderError
 from videogender.pipeline import BatchDetector
 from videogender.targets import Job
 
-__all__ = ["AnnotationInterrupted", "Progress", "Summary"]
+__all__ = ["AnnotationInterrupted", "DetectorFacts", "Progress", "Summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Summary:
         warnings: what the user should know about the result, one line each.
         error: why the input failed; its outputs were removed.
         interrupted: Ctrl-C ended it early; `output` holds the frames up to there.
+        skipped: `output` was there and up to date, so that nothing was done.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Summary:
     warnings: tuple[str, ...] = ()
     error: VideogenderError | None = None
     interrupted: bool = False
+    skipped: bool = False
 
     @property
     def fps(self) -> float:
@@ -51,11 +53,40 @@ class AnnotationInterrupted(KeyboardInterrupt):
         self.summaries = summaries
 
 
-class Progress:
-    """Told what happens, in the caller's thread; override what is of interest."""
+@dataclass(frozen=True, slots=True)
+class DetectorFacts:
+    """What is known of a detector that is loaded in other processes.
 
-    def ready(self, detector: BatchDetector) -> None:
+    Attributes:
+        description: which model runs where.
+        has_gender: whether it tells presented gender.
+        classes: of a fine-tuned head.
+    """
+
+    description: str
+    has_gender: bool = True
+    classes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Say what runs where, such as `lite, cpu, fp32, 2 threads`."""
+        return self.description
+
+
+class Progress:
+    """Told what happens, in the caller's thread; override what is of interest.
+
+    Where several processes work, `row` is asked for whom to tell about each input.
+    """
+
+    def begin(self, count: int, processes: int) -> None:
+        """Note how many inputs there are, and how many processes work on them; 1 is this one."""
+
+    def ready(self, detector: BatchDetector | DetectorFacts) -> None:
         """Note that the detector is loaded and the work begins."""
+
+    def row(self, position: int) -> Progress:
+        """Return who is told about input `position` (from 0) while others run beside it."""
+        return self
 
     def start(self, job: Job, frames: int | None, position: int, count: int) -> None:
         """Note that input `position` (from 0) of `count` is open; `frames` is an estimate."""

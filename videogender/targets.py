@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
 
-__all__ = ["Job", "plan_jobs"]
+__all__ = ["Job", "date_before", "plan_jobs"]
 
 MARK = ".annotated"
+# Data files of one input each, by flag, and the suffix of their names in a folder.
+SUFFIXES = {"--mot": ".txt", "--vtt": ".vtt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,16 @@ class Job:
     Attributes:
         source: the input.
         target: the annotated copy, or None if only data is wanted.
+        data: the data files of this input alone, by flag; `-` is standard output.
         error: why this input cannot be used, found before any work started.
+        is_done: its annotated copy is there and up to date, and is to be left alone.
     """
 
     source: Path
     target: Path | None
     error: VideogenderError | None = None
+    data: Mapping[str, Path] = field(default_factory=dict)
+    is_done: bool = False
 
 
 def plan_jobs(
@@ -34,8 +42,10 @@ def plan_jobs(
     *,
     output: str | Path | None = None,
     data: Mapping[str, str | Path | None] | None = None,
+    each: Mapping[str, str | Path | None] | None = None,
     video: bool = True,
     force: bool = False,
+    skip_existing: bool = False,
 ) -> list[Job]:
     """Name the output of every input and refuse what would harm a file.
 
@@ -47,34 +57,58 @@ def plan_jobs(
         inputs: files, folders and patterns.
         output: a folder, which is made if it ends with a slash or has no suffix; or a file.
         data: the data files by flag (`--json`), `-` for standard output; None if not wanted.
+        each: data files that every input has for itself (`--vtt`): a file for one input, else a
+            folder, in which each gets the name of its source.
         video: whether annotated copies are wanted.
         force: existing outputs may be replaced.
+        skip_existing: inputs whose copy is not older than they are count as done.
 
     Raises:
         ConfigError: the arguments contradict each other.
         OutputError: an output exists, is an input, or cannot be written.
     """
     rows = {flag: str(path) for flag, path in (data or {}).items() if path is not None}
-    if not video and output is not None:
-        raise ConfigError(f"--no-video writes no annotated copy, so --output {output} has no use")
-    if not video and not rows:
-        raise ConfigError("--no-video leaves nothing to write; add --json FILE or --csv FILE")
-    if sum(path == "-" for path in rows.values()) > 1:
-        raise ConfigError(f"only one of {' and '.join(rows)} can go to standard output")
+    own = {flag: str(path) for flag, path in (each or {}).items() if path is not None}
+    _check_wishes(output, rows | own, video=video)
     found = list(_expand(inputs))
-    folder = _folder(output, len(found))
+    folder = _folder("--output", output, len(found))
     one_file = Path(output) if output is not None and folder is None else None
+    folders = {flag: _folder(flag, path, len(found)) for flag, path in own.items()}
     jobs = []
     for source, error in found:
-        target = None
-        if video and error is None:
-            target = one_file or _beside(source, folder)
-        jobs.append(Job(source, target, error))
-    files = {flag: Path(path) for flag, path in rows.items() if path != "-"}
-    _check(jobs, files, folder, force=force)
-    if folder is not None and any(job.target for job in jobs):
-        _make(folder)
+        if error is not None:
+            jobs.append(Job(source, None, error))
+            continue
+        target = one_file or _beside(source, folder) if video else None
+        files = {}
+        for flag, path in own.items():
+            place = folders[flag]
+            name = f"{source.stem}{SUFFIXES[flag]}"
+            files[flag] = Path(path) if place is None else place / name
+        is_done = skip_existing and target is not None and _is_current(target, source)
+        jobs.append(Job(source, target, data=files, is_done=is_done))
+    shared = {flag: Path(path) for flag, path in rows.items() if path != "-"}
+    made = [place for place in (folder, *folders.values()) if place is not None]
+    _check(jobs, shared, made, force=force, skip_existing=skip_existing)
+    if any(job.error is None and not job.is_done for job in jobs):
+        for place in made:
+            _make(place)
     return jobs
+
+
+def _check_wishes(output: str | Path | None, data: Mapping[str, str], *, video: bool) -> None:
+    """Refuse arguments that contradict each other."""
+    if not video and output is not None:
+        raise ConfigError(f"--no-video writes no annotated copy, so --output {output} has no use")
+    if not video and not data:
+        raise ConfigError(
+            "--no-video leaves nothing to write; add --json FILE, --report FILE or other data"
+        )
+    streams = [flag for flag, path in data.items() if path == "-"]
+    if len(streams) > 1:
+        raise ConfigError(f"only one of {' and '.join(streams)} can go to standard output")
+    if "--report" in streams:
+        raise ConfigError("--report is a page to open in a browser; name a file")
 
 
 def _expand(inputs: Iterable[str | Path]) -> Iterable[tuple[Path, VideogenderError | None]]:
@@ -98,16 +132,17 @@ def _expand(inputs: Iterable[str | Path]) -> Iterable[tuple[Path, VideogenderErr
                 yield path, None
 
 
-def _folder(output: str | Path | None, inputs: int) -> Path | None:
-    """Return `output` if it means a folder; refuse one file for several inputs."""
-    if output is None:
+def _folder(flag: str, given: str | Path | None, inputs: int) -> Path | None:
+    """Return what a flag names if it means a folder; refuse one file for several inputs."""
+    if given is None:
         return None
-    path = Path(output)
-    if path.is_dir() or not path.suffix or str(output).endswith(("/", os.sep)):
+    path = Path(given)
+    is_stdout = str(given) == "-" and flag != "--output"
+    if not is_stdout and (path.is_dir() or not path.suffix or str(given).endswith(("/", os.sep))):
         return path
     if inputs > 1:
         raise ConfigError(
-            f"--output {output} is one file, but there are {inputs} inputs; name a folder"
+            f"{flag} {given} is one file, but there are {inputs} inputs; name a folder"
         )
     return None
 
@@ -124,11 +159,18 @@ def _beside(source: Path, folder: Path | None) -> Path:
 
 
 def _check(
-    jobs: Sequence[Job], files: Mapping[str, Path], folder: Path | None, *, force: bool
+    jobs: Sequence[Job],
+    files: Mapping[str, Path],
+    folders: Sequence[Path],
+    *,
+    force: bool,
+    skip_existing: bool,
 ) -> None:
     """Refuse outputs that exist, that are inputs, or that two inputs share."""
     sources = [job.source for job in jobs if job.error is None]
     wanted = [(job.target, str(job.source)) for job in jobs if job.target is not None]
+    for job in jobs:
+        wanted += [(path, str(job.source)) for path in job.data.values() if str(path) != "-"]
     wanted += [(path, flag) for flag, path in files.items()]
     inputs = {_identity(source): source for source in sources}
     owners: dict[object, str] = {}
@@ -143,11 +185,32 @@ def _check(
             )
         owners[key] = owner
     for target, _ in wanted:
-        _check_place(target, folder)
-    existing = [target for target, _ in wanted if target.exists() or target.is_symlink()]
+        _check_place(target, folders)
+    done = {job.target for job in jobs if job.is_done}
+    existing = [
+        target
+        for target, _ in wanted
+        if target not in done and (target.exists() or target.is_symlink())
+    ]
     if existing and not force:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise OutputError(f"{existing[0]}: exists already{more}; --force replaces it")
+        old = ", older than its input" if skip_existing else ""
+        raise OutputError(f"{existing[0]}: exists already{old}{more}; --force replaces it")
+
+
+def _is_current(target: Path, source: Path) -> bool:
+    """Tell whether an annotated copy was made after its source was last changed."""
+    try:
+        return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
+    except OSError:
+        return False
+
+
+def date_before(target: Path, source: Path) -> None:
+    """Date a copy that ends too early before its source, so that nobody takes it for current."""
+    with suppress(OSError):
+        # Some file systems count in steps of two seconds.
+        os.utime(target, (time.time(), source.stat().st_mtime - 2))
 
 
 def _identity(path: Path) -> object:
@@ -159,12 +222,12 @@ def _identity(path: Path) -> object:
         return path.resolve()
 
 
-def _check_place(target: Path, new_folder: Path | None) -> None:
-    """Refuse a target whose folder is missing or closed to us; `new_folder` will be made."""
+def _check_place(target: Path, new_folders: Sequence[Path]) -> None:
+    """Refuse a target whose folder is missing or closed to us; `new_folders` will be made."""
     if target.is_dir():
         raise OutputError(f"{target}: this is a folder, not a file that can be written")
     parent = target.parent
-    if parent == new_folder:
+    if parent in new_folders:
         while not parent.exists() and parent != parent.parent:
             parent = parent.parent
     if not parent.exists():

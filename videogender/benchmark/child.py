@@ -28,6 +28,7 @@ PARTS = {
     "annotate": ("videogender.benchmark.clips", "Annotate"),
     "forward": ("videogender.benchmark.network", "ForwardPass"),
     "frame": ("videogender.benchmark.network", "FrameParts"),
+    "live": ("videogender.benchmark.live", "LiveRun"),
     "make-clip": ("videogender.benchmark.clips", "MakeClip"),
     "peer": ("videogender.benchmark.peer", "PeerPass"),
     "stream": ("videogender.benchmark.clips", "Stream"),

@@ -35,7 +35,7 @@ from videogender.errors import ConfigError, SourceError, VideogenderError
 SAMPLE = Path("samples") / "clip.mp4"  # where a clone of the project has it
 FORWARD_SECONDS = 0.6  # that one turn of forward passes takes
 
-__all__ = ["Plan", "measure"]
+__all__ = ["Plan", "choose_clip", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Results
         _check_peer(plan.peer)
     with tempfile.TemporaryDirectory(prefix="videogender-bench-") as folder:
         note("the clip")
-        clip = _choose_clip(plan, Path(folder))
+        clip = choose_clip(plan, Path(folder))
         note("the forward pass")
         facts, forward = _forward(plan)
         note("the parts of a frame")
@@ -95,7 +95,12 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Results
     return Results(facts, clip_facts, forward, frame, end_to_end, command, peer)
 
 
-def _choose_clip(plan: Plan, folder: Path) -> Path:
+def choose_clip(plan: Plan, folder: Path) -> Path:
+    """Return the clip to measure with; one is made in the folder where there is none.
+
+    Raises:
+        SourceError: the clip that was asked for is missing.
+    """
     if plan.clip is not None:
         if not plan.clip.is_file():
             raise SourceError(f"{plan.clip}: no such video file")

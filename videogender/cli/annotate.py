@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,8 @@ from videogender.errors import ConfigError
 
 __all__ = ["annotate", "parse_time"]
 
-DATA, FACES, FOLLOWING = "Input and output", "Finding faces", "Following faces"
-LOOK, ENCODING = "Drawing", "Encoding"
+DATA, RESULTS, FACES = "Input and output", "Data and reports", "Finding faces"
+FOLLOWING, LOOK, ENCODING = "Following and counting faces", "Drawing", "Encoding"
 
 # [HH:]MM:SS or plain seconds, with decimals.
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
@@ -61,18 +62,6 @@ def annotate(
             "Without it, NAME.annotated.mp4 beside each video.",
         ),
     ] = None,
-    json: Annotated[
-        str | None,
-        other(
-            "--json",
-            panel=DATA,
-            metavar="FILE|-",
-            help="Write JSON Lines, one object a frame; - is standard output.",
-        ),
-    ] = None,
-    csv: Annotated[
-        str | None, other("--csv", panel=DATA, metavar="FILE", help="Write CSV, one row a face.")
-    ] = None,
     no_video: Annotated[
         bool, other("--no-video", panel=DATA, help="Write the data only, no annotated copy.")
     ] = False,
@@ -86,6 +75,27 @@ def annotate(
     force: Annotated[
         bool, other("--force", "-f", panel=DATA, help="Replace outputs that exist.")
     ] = False,
+    skip_existing: Annotated[
+        bool,
+        other(
+            "--skip-existing",
+            panel=DATA,
+            help="Leave out inputs whose annotated copy is there and not older than they are, "
+            "whatever settings made it: a run that was stopped goes on. Older copies are refused "
+            "as ever, or replaced with --force. Not with data files, which would be incomplete.",
+        ),
+    ] = False,
+    jobs: Annotated[
+        int,
+        other(
+            "--jobs",
+            "-j",
+            panel=DATA,
+            metavar="N",
+            help="Work on so many inputs at once, each in a process of its own with a share of "
+            "the cores (0 decides from cores and inputs; default 1). Data files are the same.",
+        ),
+    ] = 1,
     config: Annotated[
         Path | None,
         other(
@@ -98,6 +108,65 @@ def annotate(
     quiet: Annotated[
         bool, other("--quiet", "-q", panel=DATA, help="Say nothing but warnings and errors.")
     ] = False,
+    json: Annotated[
+        str | None,
+        other(
+            "--json",
+            panel=RESULTS,
+            metavar="FILE|-",
+            help="Write JSON Lines, one object a frame; - is standard output, here and below.",
+        ),
+    ] = None,
+    csv: Annotated[
+        str | None,
+        other("--csv", panel=RESULTS, metavar="FILE|-", help="Write CSV, one row a face."),
+    ] = None,
+    summary: Annotated[
+        str | None,
+        other(
+            "--summary",
+            panel=RESULTS,
+            metavar="FILE|-",
+            help="Write JSON of who was in view, when and for how long.",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        other(
+            "--report",
+            panel=RESULTS,
+            metavar="FILE",
+            help="Write an HTML page with a timeline, counts over time and all appearances.",
+        ),
+    ] = None,
+    thumbnails: Annotated[str | None, setting("report.thumbnails", RESULTS)] = None,
+    vtt: Annotated[
+        str | None,
+        other(
+            "--vtt",
+            panel=RESULTS,
+            metavar="FILE|DIR|-",
+            help="Write WebVTT subtitles of the labels in view, to show over the source.",
+        ),
+    ] = None,
+    coco: Annotated[
+        str | None,
+        other(
+            "--coco",
+            panel=RESULTS,
+            metavar="FILE|-",
+            help="Write COCO JSON over all inputs, for annotation tools.",
+        ),
+    ] = None,
+    mot: Annotated[
+        str | None,
+        other(
+            "--mot",
+            panel=RESULTS,
+            metavar="FILE|DIR|-",
+            help="Write tracks as MOTChallenge text; of several inputs, a folder.",
+        ),
+    ] = None,
     model: Annotated[str | None, setting("detect.model", FACES)] = None,
     weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
     device: Annotated[str | None, setting("detect.device", FACES)] = None,
@@ -109,12 +178,33 @@ def annotate(
     nms_iou: Annotated[float | None, setting("detect.nms_iou", FACES)] = None,
     batch_size: Annotated[int | None, setting("detect.batch_size", FACES)] = None,
     threads: Annotated[int | None, setting("detect.threads", FACES)] = None,
+    refine: Annotated[str | None, setting("detect.refine", FACES)] = None,
+    refine_min_px: Annotated[float | None, setting("detect.refine_min_px", FACES)] = None,
+    refine_most: Annotated[int | None, setting("detect.refine_most", FACES)] = None,
     label_by: Annotated[str | None, setting("track.label_by", FOLLOWING)] = None,
     every: Annotated[int | None, setting("track.every", FOLLOWING)] = None,
     detect_fps: Annotated[float | None, setting("track.detect_fps", FOLLOWING)] = None,
     min_hits: Annotated[int | None, setting("track.min_hits", FOLLOWING)] = None,
     lost_seconds: Annotated[float | None, setting("track.lost_seconds", FOLLOWING)] = None,
     bridge_seconds: Annotated[float | None, setting("track.bridge_seconds", FOLLOWING)] = None,
+    zone: Annotated[
+        list[str] | None,
+        other(
+            "--zone",
+            panel=FOLLOWING,
+            metavar="NAME:X1,Y1;X2,Y2;...",
+            help="Count who is in this area, in pixels or percent; may be given several times.",
+        ),
+    ] = None,
+    line: Annotated[
+        list[str] | None,
+        other(
+            "--line",
+            panel=FOLLOWING,
+            metavar="NAME:X1,Y1;X2,Y2",
+            help="Count who crosses this line; `in` is to its right, seen from its first point.",
+        ),
+    ] = None,
     style: Annotated[str | None, setting("render.style", LOOK)] = None,
     blur: Annotated[
         bool | None,
@@ -145,6 +235,12 @@ def annotate(
       videogender annotate clip.mp4 --start 1:02 --end 1:30 --blur
 
       videogender annotate long.mp4 --detect-fps 6
+
+      videogender annotate archive/ -o annotated/ --jobs 0 --skip-existing
+
+      videogender annotate talk.mp4 --no-video --report talk.html
+
+      videogender annotate hall.mp4 --zone "door:0%,20%;25%,20%;25%,90%;0%,90%"
     """
     settings = with_overrides(
         load_settings(config),
@@ -159,6 +255,9 @@ def annotate(
             "detect.min_face_px": min_face_px,
             "detect.batch_size": batch_size,
             "detect.threads": threads,
+            "detect.refine": refine,
+            "detect.refine_min_px": refine_min_px,
+            "detect.refine_most": refine_most,
             "track.label_by": label_by,
             # One of these takes the place of the other, which a file may have set.
             "track.every": 1 if detect_fps and every is None else every,
@@ -173,6 +272,9 @@ def annotate(
             "video.codec": codec,
             "video.crf": crf,
             "video.preset": preset,
+            "zones.zone": zone or None,
+            "zones.line": line or None,
+            "report.thumbnails": thumbnails,
         },
         as_flags=True,
     )
@@ -181,26 +283,29 @@ def annotate(
     from videogender.annotation import AnnotationInterrupted
     from videogender.annotation import annotate as run
     from videogender.cli.report import Report
+    from videogender.outputs import DataOutputs
 
-    with Report(quiet=quiet, model=settings.detect.model) as report:
+    data = DataOutputs(json, csv, coco, mot, vtt, summary, report)
+    with Report(quiet=quiet, model=settings.detect.model) as watch:
         try:
             summaries = run(
                 inputs,
                 output=output,
                 settings=settings,
-                json=json,
-                csv=csv,
+                **asdict(data),
                 video=not no_video,
                 start_seconds=start_seconds,
                 end_seconds=end_seconds,
                 force=force,
-                progress=report,
+                skip_existing=skip_existing,
+                jobs=jobs,
+                progress=watch,
             )
         except AnnotationInterrupted as stop:
-            report.interrupted(stop.summaries, [path for path in (json, csv) if path])
+            watch.interrupted(stop.summaries, data.places)
             return 130
-        report.done(summaries, [path for path in (json, csv) if path])
-    failed = [summary.error for summary in summaries if summary.error is not None]
+        watch.done(summaries, data.places)
+    failed = [done.error for done in summaries if done.error is not None]
     return failed[0].exit_code if failed else 0
 
 

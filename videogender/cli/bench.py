@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from videogender.cli.annotate import other, setting
+from videogender.cli.bench_live import live
+from videogender.cli.bench_report import reporting
 from videogender.config import load_settings, with_overrides
 from videogender.errors import ConfigError
 
-__all__ = ["bench"]
+__all__ = ["app", "bench"]
 
 WHAT, FACES = "What is measured", "Finding faces"
 
@@ -81,6 +83,8 @@ def bench(
       videogender bench talk.mp4 --seconds 60 --json bench.json
 
       videogender bench --peer face_detection_yunet.onnx
+
+      videogender bench live    measures a live run instead (see bench live --help)
     """
     settings = with_overrides(
         load_settings(None),
@@ -99,32 +103,26 @@ def bench(
         raise ConfigError(f"--seconds should be 0 or more, got {seconds:g}")
     if rounds < 1:
         raise ConfigError(f"--rounds should be 1 or more, got {rounds}")
-    from json import dumps
-
-    from rich.console import Console
-
     from videogender.benchmark.plan import Plan, measure
     from videogender.benchmark.table import heading, results_table
-    from videogender.sinks.atomic import pending
 
-    aside = Console(stderr=True, highlight=False)
-    with ExitStack() as stack:
-        place = None
-        if json is not None and json != "-":  # a refusal should come before the long work
-            place = stack.enter_context(pending(json, force=force))
-        with aside.status("measuring", spinner="line") as status:
-            results = measure(
-                Plan(clip, settings.detect, seconds, rounds, peer),
-                note=lambda part: status.update(f"measuring {part}"),
-            )
-        text = dumps(results.as_dict(), indent=2) + "\n"
-        if place is not None:
-            place.write_text(text, encoding="utf-8")
-        console = aside if json == "-" else Console(highlight=False)
-        if not console.is_terminal:  # lines for a file or another program stay whole
-            console.width = 120
-        console.print(heading(results), markup=False, soft_wrap=True)
-        console.print()
-        console.print(results_table(results))
-        if json == "-":
-            print(text, end="")
+    plan = Plan(clip, settings.detect, seconds, rounds, peer)
+    with reporting(json, force=force) as (note, show):
+        results = measure(plan, note)
+        show(results.as_dict(), heading(results), results_table(results))
+
+
+class _WithLive(TyperGroup):
+    """`bench` with its clip, unless the next word is `live`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        if args[:1] == ["live"]:
+            return self.commands["live"].make_context(f"{info_name} live", args[1:], parent)
+        return self.commands["clip"].make_context(info_name, args, parent)
+
+
+app = typer.Typer(cls=_WithLive)
+app.command("clip")(bench)
+app.command("live")(live)

@@ -31,9 +31,30 @@ SUBCOMMANDS: dict[str, Subcommand] = {
         "videogender.cli.annotate", "annotate", "Find and label the faces of videos and images."
     ),
     "bench": Subcommand(
-        "videogender.cli.bench", "bench", "Measure the network and the whole pipeline here."
+        "videogender.cli.bench", "app", "Measure the network and the whole pipeline here."
+    ),
+    "cameras": Subcommand(
+        "videogender.cli.cameras", "cameras", "List the cameras of this machine."
+    ),
+    "classify": Subcommand(
+        "videogender.cli.classify", "classify", "Sort images into your own classes."
     ),
     "config": Subcommand("videogender.cli.config", "app", "Show the settings that are in force."),
+    "doctor": Subcommand(
+        "videogender.cli.doctor", "doctor", "Say what is installed here, and whether it works."
+    ),
+    "eval": Subcommand(
+        "videogender.cli.eval", "app", "Measure accuracy on pictures and videos with labels."
+    ),
+    "export": Subcommand(
+        "videogender.cli.export", "export", "Write a network as ONNX for other runtimes."
+    ),
+    "finetune": Subcommand(
+        "videogender.cli.finetune", "finetune", "Train heads on labelled faces of your own."
+    ),
+    "live": Subcommand(
+        "videogender.cli.live", "live", "Label faces live: cameras, streams, files."
+    ),
     "train": Subcommand("videogender.cli.train", "train", "Train a network from scratch."),
     "weights": Subcommand("videogender.cli.weights", "app", "List, import and fetch weights."),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,55 @@ from numpy.typing import NDArray
 from videogender.dataset import Entry, read_rgb
 from videogender.frames import Faces
 
-if TYPE_CHECKING:
-    from videogender.detector import Detector
-
 MATCH_IOU = 0.5
 
 __all__ = [
     "MATCH_IOU",
     "DetectionFigures",
+    "FaceFinder",
+    "Judged",
+    "Range",
     "average_precision",
     "detect_all",
     "evaluate_detection",
     "iou",
     "judge",
+    "judge_all",
 ]
+
+
+class FaceFinder(Protocol):
+    """What finds faces: a `videogender.detector.Detector`, or something measured beside it."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that it takes together, at least 1."""
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
+        """Find the faces of HWC uint8 **RGB** images, boxes in their own pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which labelled faces count, by height; all others count neither as found nor as missed.
+
+    Attributes:
+        least_px, most_px: height in pixels, the least included, the most not.
+        at_long_side: heights are those after the picture has been scaled to this long side.
+        own_alarms: a false alarm whose own height lies outside does not count either, as COCO's
+            evaluation has it; without it every false alarm counts.
+    """
+
+    least_px: float = 16.0
+    most_px: float = math.inf
+    at_long_side: float = 640.0
+    own_alarms: bool = False
+
+    def holds(self, boxes: NDArray[np.float32], entry: Entry) -> NDArray[np.bool_]:
+        """Tell which boxes [N, 4] of a picture have such a height."""
+        height = (boxes[:, 3] - boxes[:, 1]) * (self.at_long_side / max(entry.width, entry.height))
+        inside: NDArray[np.bool_] = (height >= self.least_px) & (height < self.most_px)
+        return inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +82,39 @@ class DetectionFigures:
     images: int
 
 
-def detect_all(detector: Detector, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Faces]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """The detections of a set that count, best score first.
+
+    Attributes:
+        hit: bool [N], whether each is right.
+        image: int64 [N], the image it is in.
+        faces: int64 [I], for each image how many labelled faces count.
+    """
+
+    hit: NDArray[np.bool_]
+    image: NDArray[np.int64]
+    faces: NDArray[np.int64]
+
+    def figures(self) -> DetectionFigures:
+        """Sum the outcomes up."""
+        faces, images = int(self.faces.sum()), len(self.faces)
+        found_so_far, false_so_far = self.hit.cumsum(), (~self.hit).cumsum()
+
+        def recall_at(false_alarms: float) -> float:
+            within = false_so_far <= false_alarms * images
+            return float(found_so_far[within].max(initial=0) / max(faces, 1))
+
+        precision = average_precision(self.hit, faces)
+        return DetectionFigures(precision, recall_at(0.1), recall_at(1.0), faces, images)
+
+
+def detect_all(finder: FaceFinder, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Faces]]:
     """Yield each image of a data file with the faces found in it."""
-    size = detector.batch_size
+    size = finder.batch_size
     for start in range(0, len(entries), size):
         chunk = entries[start : start + size]
-        yield from zip(chunk, detector([read_rgb(e.path) for e in chunk]), strict=True)
+        yield from zip(chunk, finder([read_rgb(e.path) for e in chunk]), strict=True)
 
 
 def evaluate_detection(
@@ -68,32 +131,35 @@ def evaluate_detection(
         least_px: height in pixels.
         at_long_side: in pixels.
     """
-    scores: list[NDArray[np.float32]] = []
-    hits: list[NDArray[np.bool_]] = []
-    faces = images = 0
+    return judge_all(found, Range(least_px, at_long_side=at_long_side)).figures()
+
+
+def judge_all(found: Iterable[tuple[Entry, Faces]], heights: Range) -> Judged:
+    """Judge the detections of a set, over the labelled faces of some heights.
+
+    Args:
+        found: images with their faces.
+        heights: faces outside it, and those marked `ignore`, count neither way.
+    """
+    scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+    hits: list[NDArray[np.bool_]] = [np.zeros(0, bool)]
+    images: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    faces: list[int] = []
     for entry, detections in found:
-        images += 1
         truth = np.array([f["box"] for f in entry.faces], np.float32).reshape(-1, 4)
-        scale = at_long_side / max(entry.width, entry.height)
-        counts = (truth[:, 3] - truth[:, 1]) * scale >= least_px
+        counts = heights.holds(truth, entry)
         counts &= ~np.array([bool(f.get("ignore", False)) for f in entry.faces], bool)
-        faces += int(counts.sum())
         outcome = judge(detections.boxes, truth, counts)
+        if heights.own_alarms:
+            outcome[(outcome == 0) & ~heights.holds(detections.boxes, entry)] = -1
         judged = outcome >= 0
         scores.append(detections.scores[judged])
         hits.append(outcome[judged] == 1)
-    score = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    hit = np.concatenate(hits) if hits else np.zeros(0, bool)
-    order = np.argsort(-score, kind="stable")
-    hit = hit[order]
-    found_so_far, false_so_far = hit.cumsum(), (~hit).cumsum()
-
-    def recall_at(false_alarms: float) -> float:
-        within = false_so_far <= false_alarms * images
-        return float(found_so_far[within].max(initial=0) / max(faces, 1))
-
-    return DetectionFigures(
-        average_precision(hit, faces), recall_at(0.1), recall_at(1.0), faces, images
+        images.append(np.full(int(judged.sum()), len(faces), np.int64))
+        faces.append(int(counts.sum()))
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    return Judged(
+        np.concatenate(hits)[order], np.concatenate(images)[order], np.array(faces, np.int64)
     )
 
 
@@ -112,7 +178,8 @@ def judge(
         return outcome
     overlap = iou(boxes, truth)
     taken = np.zeros(len(truth), bool)
-    for i, row in enumerate(overlap):
+    for i in np.flatnonzero(overlap.max(1) >= MATCH_IOU).tolist():
+        row = overlap[i]
         # a face that counts and is still free goes before one that does not count
         free = np.where(counts & ~taken, row, 0.0)
         best = int(free.argmax())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,12 @@ from videogender.evaluation.detection import MATCH_IOU, iou
 from videogender.frames import Faces
 
 SMALLEST = 1e-6  # probabilities stay this far from 0 and 1 where their logarithm is taken
+GROUPINGS = ("race", "skin", "age_group")  # keys of a labelled face that name a group of people
+UNNAMED = ""
 
 __all__ = [
+    "GROUPINGS",
+    "UNNAMED",
     "GenderAnswers",
     "GenderFigures",
     "calibration_error",
@@ -34,17 +39,33 @@ class GenderAnswers:
         is_female: bool [N], the label.
         height: float64 [N], face height in pixels; see `collect_answers`.
         age: float64 [N], years, NaN where unknown.
+        groups: for each key of `GROUPINGS` that the labels hold, str [N], the group that a face is
+            in; `UNNAMED` where the label does not say.
     """
 
     female: NDArray[np.float64]
     is_female: NDArray[np.bool_]
     height: NDArray[np.float64]
     age: NDArray[np.float64]
+    groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.female)
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Which faces were found, bool [N]."""
+        known: NDArray[np.bool_] = ~np.isnan(self.female)
+        return known
 
     def select(self, chosen: NDArray[np.bool_]) -> GenderAnswers:
         """Return the faces where `chosen` [N] is true."""
         return GenderAnswers(
-            self.female[chosen], self.is_female[chosen], self.height[chosen], self.age[chosen]
+            self.female[chosen],
+            self.is_female[chosen],
+            self.height[chosen],
+            self.age[chosen],
+            {key: names[chosen] for key, names in self.groups.items()},
         )
 
     def tempered(self, temperature: float) -> GenderAnswers:
@@ -60,6 +81,10 @@ class GenderAnswers:
             np.concatenate([p.is_female for p in parts]),
             np.concatenate([p.height for p in parts]),
             np.concatenate([p.age for p in parts]),
+            {
+                key: np.concatenate([p.groups.get(key, _unnamed(len(p))) for p in parts])
+                for key in dict.fromkeys(key for p in parts for key in p.groups)
+            },
         )
 
 
@@ -99,6 +124,7 @@ def collect_answers(
         at_long_side: give heights as if each image had this long side; None, as it is stored.
     """
     rows: list[tuple[float, bool, float, float]] = []
+    labels: list[dict[str, Any]] = []
     for entry, detections in found:
         chosen = detections.scores >= least_score
         boxes, answers = detections.boxes[chosen], detections.female[chosen]
@@ -119,8 +145,18 @@ def collect_answers(
             age = face.get("age")
             age = float(age) if isinstance(age, (int, float)) else math.nan
             rows.append((female, face["gender"] == "female", height, age))
+            labels.append(face)
     table = np.array(rows, np.float64).reshape(-1, 4)
-    return GenderAnswers(table[:, 0], table[:, 1].astype(bool), table[:, 2], table[:, 3])
+    groups = {
+        key: np.array([str(face.get(key) or UNNAMED) for face in labels], np.str_)
+        for key in GROUPINGS
+        if any(face.get(key) for face in labels)
+    }
+    return GenderAnswers(table[:, 0], table[:, 1].astype(bool), table[:, 2], table[:, 3], groups)
+
+
+def _unnamed(count: int) -> NDArray[np.str_]:
+    return np.full(count, UNNAMED, np.str_)
 
 
 def gender_figures(answers: GenderAnswers, resamples: int = 1000, seed: int = 0) -> GenderFigures:

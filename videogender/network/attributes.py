@@ -1,7 +1,7 @@
 """Heads that are fine-tuned beside a trunk: any few classes of faces, or of whole pictures.
 
     AttributeHeads     a head a level at the anchors of faces      mask / no mask, or a gender tower
-    LinearClassifier   one linear layer on the last map            a picture's class, by a closed set
+    LinearClassifier   one linear layer on the last map            the class of a whole picture
     RefeedHead         one level of a crop around a face           a second, closer look
 
 Each lives in one safetensors file with the network that it was trained beside; see `checkpoints`.
@@ -84,17 +84,18 @@ class AttributeHeads(nn.Module):
         Linear heads start from the **face** channel in every class: all answers are 1 / C. A tower
         takes the layers below the last from a gender tower, if the network has one.
         """
-        for level, (tap, mine) in enumerate(zip(network.taps, self.levels, strict=True)):
+        for tap, mine in zip(network.taps, self.levels, strict=True):
             assert isinstance(mine, nn.Conv2d)
-            source = getattr(network, f"{tap}_mbox_conf" if self.form == "linear" else "", None)
-            if self.form == "linear":
-                assert isinstance(source, nn.Conv2d)
-                mine.weight.copy_(source.weight[-1:].expand_as(mine.weight))
-                mine.bias.copy_(source.bias[-1:].expand_as(mine.bias))  # type: ignore[union-attr,index]
-            elif network.has_gender:
-                _copy_if_alike(mine, getattr(network, f"{tap}_gender"))
-            if level == 0 and self.form == "tower":
-                _copy_if_alike(self.shared[1], _second_of_tower(network))
+            if self.form == "tower":
+                _copy_if_alike(mine, getattr(network, f"{tap}_gender", None))
+                continue
+            face: nn.Conv2d = getattr(network, f"{tap}_mbox_conf")
+            assert face.bias is not None
+            assert mine.bias is not None
+            mine.weight.copy_(face.weight[-1:].expand_as(mine.weight))
+            mine.bias.copy_(face.bias[-1:].expand_as(mine.bias))
+        if self.form == "tower":
+            _copy_if_alike(self.shared[1], _second_of_tower(network))
 
     def at_level(self, level: int, padded: Tensor) -> Tensor:
         """Run one level without padding: [N, C_level, h, w] to [N, C, h − 2r, w − 2r].
@@ -175,7 +176,8 @@ class LinearClassifier(nn.Module):
             for name, tensor in network.state_dict().items()
         }
         picture = torch.empty(1, 3, cls.side_px, cls.side_px, device="meta")
-        predictions = functional_call(network, shapes, (picture.to(next(iter(shapes.values()))),))
+        picture = picture.to(network.input_convolution.weight.dtype)
+        predictions = functional_call(network, shapes, (picture,))
         return int(predictions.features[cls.level][0].numel())
 
     @property
@@ -193,7 +195,7 @@ class RefeedHead(nn.Module):
     """Class logits of a face from one level of a crop around it, fed through the network again.
 
     The crop is a square of 7 × stride pixels around the face, scaled so that the face's longer
-    side is the level's anchor size, 4 strides (`videogender.refine.face_crops` cuts it). Its map
+    side is the level's anchor size, 4 strides (`videogender.closeup.face_crops` cuts it). Its map
     has an odd number of cells, so that one cell lies in the middle of the face, also where a padded
     vgg16 adds two cells on each side; the head is a tower over the 5×5 cells around it.
 

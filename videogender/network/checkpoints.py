@@ -14,21 +14,30 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save as serialised
+from torch import Tensor, nn
 
 from videogender.errors import ModelError, OutputError
-from videogender.network.heads import AnchorNetwork
+from videogender.network.attributes import Head
+from videogender.network.heads import AnchorNetwork, GenderForm
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
+from videogender.network.trained import (
+    HEAD_PREFIX,
+    Trained,
+    describe_head,
+    empty_head,
+    read_facts,
+)
 
 FORMAT = "videogender-1"
 NETWORKS: dict[str, type[AnchorNetwork]] = {"lite": Lite, "vgg16": S3FD}
 
-__all__ = ["FORMAT", "NETWORKS", "import_checkpoint", "load", "save"]
+__all__ = ["FORMAT", "NETWORKS", "import_checkpoint", "load", "load_trained", "save"]
 
 # Where each layer stands in yxlijun's lists, in the order of TRUNK.
 VGG_POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
@@ -37,15 +46,22 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 def save(
-    network: AnchorNetwork, path: Path, metadata: Mapping[str, str], *, half: bool = True
+    network: AnchorNetwork,
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    half: bool = True,
+    head: Head | None = None,
 ) -> None:
     """Write a network's weights, atomically.
 
     Args:
         network: what to save; its `name`, and for `vgg16` its mode, are recorded.
         path: the `.safetensors` file.
-        metadata: more to record, such as `temperature`; strings only.
-        half: store floats as fp16.
+        metadata: more to record, such as `temperature`; strings only. With a head, `task` and
+            `labels` are needed; see `trained`.
+        half: store the network's floats as fp16.
+        head: a head that was fine-tuned beside the network; it is small and stays as it is.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -54,13 +70,16 @@ def save(
         k: (v.half() if half and v.is_floating_point() else v).contiguous().cpu()
         for k, v in network.state_dict().items()
     }
-    facts = {"format": FORMAT, "model": network.name, **metadata}
+    if head is not None:
+        state |= {HEAD_PREFIX + k: v.contiguous().cpu() for k, v in head.state_dict().items()}
+    facts = {"format": FORMAT, "model": network.name, **metadata, **describe_head(head)}
     if isinstance(network, S3FD):
         facts["mode"] = network.mode
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            save_file(state, temporary, metadata=facts)
+            # safetensors' own `save_file` makes files that nobody but their owner may read
+            temporary.write_bytes(serialised(state, metadata=facts))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -71,7 +90,7 @@ def save(
 def load(path: Path) -> tuple[AnchorNetwork, dict[str, str]]:
     """Read weights written by `save` into a network of their model, float32 on the CPU.
 
-    Gender heads are built if the file holds any.
+    Gender heads are built if the file holds any; a fine-tuned head is left to `load_trained`.
 
     Returns:
         The network in evaluation mode, and the metadata.
@@ -79,17 +98,36 @@ def load(path: Path) -> tuple[AnchorNetwork, dict[str, str]]:
     Raises:
         ModelError: if the file is missing, corrupt, or of another shape than its model's.
     """
-    state, metadata = _read_safetensors(path)
+    trained = load_trained(path)
+    return trained.network, trained.metadata
+
+
+def load_trained(path: Path) -> Trained:
+    """Read weights written by `save`: the network and the head that was fine-tuned beside it.
+
+    Raises:
+        ModelError: if the file is missing, corrupt, of another shape than its model's, or its
+            metadata are not what `trained` describes.
+    """
+    everything, metadata = _read_safetensors(path)
+    state = {k: v for k, v in everything.items() if not k.startswith(HEAD_PREFIX)}
+    of_head = {k.removeprefix(HEAD_PREFIX): v for k, v in everything.items() if k not in state}
     model = metadata.get("model", "")
     if model not in NETWORKS:
         raise ModelError(
             f"{path}: made for model {model or 'unknown'!r}, expected one of {', '.join(NETWORKS)}"
         )
-    gender = any("_gender." in key for key in state)
+    gender = _gender_form(state)
     with torch.device("meta"):  # shapes alone; the weights are the file's
         network = Lite(gender) if model == "lite" else S3FD(_mode(path, metadata), gender)
-    _fill(network, state, path)
-    return network.eval().requires_grad_(False), metadata
+    _fill(network, state, path, f"model {model!r}")
+    facts = read_facts(metadata, path, has_gender=bool(gender))
+    with torch.device("meta"):
+        head = empty_head(facts, of_head, metadata, network, path)
+    if head is not None:
+        _fill(head, of_head, path, f"a head for {len(facts.labels)} classes")
+        head.eval().requires_grad_(False)
+    return Trained(network.eval().requires_grad_(False), head, facts, metadata, path)
 
 
 def import_checkpoint(path: Path) -> tuple[AnchorNetwork, dict[str, str]]:
@@ -130,7 +168,7 @@ def import_checkpoint(path: Path) -> tuple[AnchorNetwork, dict[str, str]]:
         network = S3FD(mode, gender=bool(gender))
     if gender and len(gender) < len(network.taps):
         state = _complete_gender(network, state)
-    _fill(network, state, path)
+    _fill(network, state, path, f"model {network.name!r}")
     if colour == "RGB":
         with torch.no_grad():  # the means are the same numbers, colour by colour
             weight: Tensor = network.get_parameter("conv1_1.weight")
@@ -158,6 +196,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
 
 
+def _gender_form(state: Mapping[str, Tensor]) -> GenderForm | Literal[False]:
+    """Tell which gender heads a state dict holds."""
+    if not any("_gender." in key for key in state):
+        return False
+    return "tower" if any(key.startswith("gender_shared.") for key in state) else "linear"
+
+
 def _mode(path: Path, metadata: Mapping[str, str]) -> Mode:
     found = metadata.get("mode", "nothing")
     for mode in MODES:
@@ -166,20 +211,20 @@ def _mode(path: Path, metadata: Mapping[str, str]) -> Mode:
     raise ModelError(f"{path}: its metadata gives {found!r} as mode, expected {' or '.join(MODES)}")
 
 
-def _fill(network: AnchorNetwork, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put checked copies of the tensors into a network that has shapes alone."""
-    wanted = network.state_dict()
+def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Put checked copies of the tensors into a network or a head that has shapes alone."""
+    wanted = module.state_dict()
     missing = [key for key in wanted if key not in state]
     unknown = [key for key in state if key not in wanted]
     if missing or unknown:
         raise ModelError(
-            f"{path}: does not fit model {network.name!r}: {len(missing)} tensors missing, "
+            f"{path}: does not fit {name}: {len(missing)} tensors missing, "
             f"{len(unknown)} unknown (first: {(missing + unknown)[0]})"
         )
     for key, tensor in state.items():
         if tensor.shape != wanted[key].shape:
             raise ModelError(
-                f"{path}: does not fit model {network.name!r}: {key} has shape "
+                f"{path}: does not fit {name}: {key} has shape "
                 f"{tuple(tensor.shape)}, expected {tuple(wanted[key].shape)}"
             )
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -188,7 +233,7 @@ def _fill(network: AnchorNetwork, state: Mapping[str, Tensor], path: Path) -> No
         key: tensor.detach().to(wanted[key].dtype, copy=True).contiguous()
         for key, tensor in state.items()
     }
-    network.load_state_dict(copies, assign=True)
+    module.load_state_dict(copies, assign=True)
 
 
 def _plain_state(path: Path) -> dict[str, Tensor]:

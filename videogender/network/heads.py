@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,22 @@ from videogender.network.anchors import STRIDES, anchors_for, level_offsets
 
 FEMALE, MALE = 0, 1
 BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
+TOWER_HIDDEN, TOWER_SHARED = 64, 128  # channels between the layers of a gender tower
 
-__all__ = ["FEMALE", "MALE", "AnchorNetwork", "GenderConv", "Predictions"]
+# `linear` is the seed's head, one 3×3 convolution a level; `tower` has two more layers on it
+GenderForm = Literal["linear", "tower"]
+GENDER_FORMS: tuple[GenderForm, ...] = get_args(GenderForm)
+
+__all__ = [
+    "FEMALE",
+    "GENDER_FORMS",
+    "MALE",
+    "AnchorNetwork",
+    "GenderConv",
+    "GenderForm",
+    "GenderTower",
+    "Predictions",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,15 @@ class GenderConv(nn.Conv2d):
             self.bias.copy_(conf.bias[-1:].repeat(2))
 
 
+class GenderTower(nn.Conv2d):
+    """First layer of a level's gender tower; what follows is shared by all levels."""
+
+    radius = 2  # 3×3 here and 3×3 in the shared part: five cells, the face and its hair
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, TOWER_HIDDEN, kernel_size=3)
+
+
 class AnchorNetwork(nn.Module):
     """Base of the trunks: taps in, predictions a anchor out.
 
@@ -70,6 +93,8 @@ class AnchorNetwork(nn.Module):
     name: ClassVar[str]
     taps: ClassVar[tuple[str, ...]]
     strides: ClassVar[tuple[int, ...]] = STRIDES
+    own_gender_form: ClassVar[GenderForm] = "linear"
+    gender_shared: nn.Sequential  # of a gender tower only
     pixel_mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
     pixel_scale: ClassVar[float] = 1.0
 
@@ -86,13 +111,38 @@ class AnchorNetwork(nn.Module):
         """Whether gender heads are present."""
         return hasattr(self, f"{self.taps[0]}_gender")
 
-    def add_gender_heads(self) -> None:
-        """Add a `GenderConv` beside each face head, started from that head's face weights."""
+    @property
+    def gender_form(self) -> GenderForm | None:
+        """What its gender heads are, or None if it has none."""
+        if not self.has_gender:
+            return None
+        return "tower" if hasattr(self, "gender_shared") else "linear"
+
+    def add_gender_heads(self, form: GenderForm | None = None) -> None:
+        """Add a gender head beside each face head, in place of those that are there.
+
+        Linear heads start from the face heads' weights. A tower starts at random: 3×3 a level, then
+        3×3 and 1×1 shared by all levels.
+
+        Args:
+            form: None takes the model's own.
+        """
+        form = form or self.own_gender_form
+        if hasattr(self, "gender_shared"):
+            del self.gender_shared
         for tap, channels in zip(self.taps, self.tap_channels, strict=True):
-            head = GenderConv(channels)
-            conf = getattr(self, f"{tap}_mbox_conf")
-            head.start_from_face(conf)
+            conf: nn.Conv2d = getattr(self, f"{tap}_mbox_conf")
+            head: nn.Conv2d = GenderTower(channels) if form == "tower" else GenderConv(channels)
+            if isinstance(head, GenderConv):
+                head.start_from_face(conf)
             setattr(self, f"{tap}_gender", head.to(conf.weight.device, conf.weight.dtype))
+        if form == "tower":
+            self.gender_shared = nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(TOWER_HIDDEN, TOWER_SHARED, 3),
+                nn.ReLU(),
+                nn.Conv2d(TOWER_SHARED, 2, 1),
+            ).to(conf.weight.device, conf.weight.dtype)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps [B, C, H, W] of an input [B, 3, H, W], finest first."""
@@ -135,7 +185,7 @@ class AnchorNetwork(nn.Module):
     def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
         """Run one level's gender head without padding: [N, C, h, w] to [N, 2, h − 2r, w − 2r]."""
         out: Tensor = getattr(self, f"{self.taps[level]}_gender")(padded)
-        return out
+        return self.gender_shared(out) if self.gender_form == "tower" else out
 
     def gender_radius(self, level: int) -> int:
         """Return how many cells around its own the gender head of a level reads."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from videogender.network.heads import AnchorNetwork
+from videogender.network.heads import AnchorNetwork, GenderForm
 
 __all__ = ["Lite"]
 
@@ -52,23 +52,19 @@ class ConvUnit(nn.Module):
         self.norm = nn.Identity()
 
 
-class LiteGenderHead(nn.Conv2d):
-    """First layer of a level's gender tower; what follows is shared by all levels."""
-
-    radius = 2  # 3×3 here and 3×3 in the shared part: five cells, the face and its hair
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__(channels, hidden, kernel_size=3)
-
-
 class Lite(AnchorNetwork):
-    """The compact trunk. See the module docstring; input as `AnchorNetwork` says."""
+    """The compact trunk. See the module docstring; input as `AnchorNetwork` says.
+
+    Args:
+        gender: add gender heads: the model's own tower, or heads of another form.
+    """
 
     name: ClassVar[str] = "lite"
     taps: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32", "s64", "s128")
     pixel_scale: ClassVar[float] = 1 / 64
+    own_gender_form: ClassVar[GenderForm] = "tower"
 
-    def __init__(self, gender: bool = True) -> None:
+    def __init__(self, gender: bool | GenderForm = True) -> None:
         super().__init__((16, 32, 64, 128, 128, 128))
         self.stem = nn.Sequential(ConvUnit(3, 16, 7, stride=4), ConvUnit(16, 16, 3))
         self.stage8 = nn.Sequential(ConvUnit(16, 32, 3, stride=2), ConvUnit(32, 32, 3))
@@ -83,21 +79,7 @@ class Lite(AnchorNetwork):
         self.down32 = ConvUnit(128, 64, 1, relu=False)
         self.out4, self.out8, self.out16 = (ConvUnit(c, c, 3) for c in (16, 32, 64))
         if gender:
-            self.add_gender_heads()
-
-    def add_gender_heads(self) -> None:
-        """Add the gender tower: 3×3 a level, then 3×3 and 1×1 shared by all levels."""
-        hidden = 64
-        for tap, channels in zip(self.taps, self.tap_channels, strict=True):
-            setattr(self, f"{tap}_gender", LiteGenderHead(channels, hidden))
-        self.gender_shared = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(hidden, 128, 3), nn.ReLU(), nn.Conv2d(128, 2, 1)
-        )
-
-    def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
-        """Run the tower of one level: [N, C, h, w] to [N, 2, h − 4, w − 4]."""
-        out: Tensor = self.gender_shared(super().gender_at_level(level, padded))
-        return out
+            self.add_gender_heads(None if gender is True else gender)
 
     @property
     def input_convolution(self) -> nn.Conv2d:

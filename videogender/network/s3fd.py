@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videogender.network.heads import AnchorNetwork
+from videogender.network.heads import AnchorNetwork, GenderForm
 
 __all__ = ["MODES", "S3FD", "L2Norm", "Mode"]
 
@@ -68,7 +68,7 @@ class S3FD(AnchorNetwork):
         mode: `padded` is the authors' released model and its direct ports: fc6 has a padding of 3,
             which makes its grid four cells wider and higher, and pool3 rounds down. `dilated` is
             yxlijun's: fc6 has a padding and a dilation of 6 (the grid stays), pool3 rounds up.
-        gender: add gender heads, started from the face heads.
+        gender: add gender heads: the model's own, started from the face heads, or another form.
     """
 
     name: ClassVar[str] = "vgg16"
@@ -81,7 +81,7 @@ class S3FD(AnchorNetwork):
         "conv7_2",
     )
 
-    def __init__(self, mode: Mode = "padded", gender: bool = False) -> None:
+    def __init__(self, mode: Mode = "padded", gender: bool | GenderForm = False) -> None:
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
         super().__init__((256, 512, 512, 1024, 512, 256))
@@ -96,7 +96,7 @@ class S3FD(AnchorNetwork):
         self.conv5_3_norm = L2Norm(512, 5.0)
         self._start()
         if gender:
-            self.add_gender_heads()
+            self.add_gender_heads(None if gender is True else gender)
 
     @torch.no_grad()
     def _start(self) -> None:

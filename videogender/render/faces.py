@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +26,15 @@ COLOURS: dict[Label, Rgb] = {
     "male": (86, 180, 233),
     "unsure": (190, 190, 190),
 }
+# For classes of a fine-tuned head where no gender is known, by their order; of the same palette.
+CLASS_COLOURS: tuple[Rgb, ...] = (
+    (0, 158, 115),
+    (240, 228, 66),
+    (204, 121, 167),
+    (213, 94, 0),
+    (86, 180, 233),
+    (230, 159, 0),
+)
 _INK: Rgb = (16, 16, 16)
 
 _LEAST_TEXT_PX = 10
@@ -52,7 +62,9 @@ def draw_faces(canvas: Canvas, faces: Faces, label: LabelSettings, render: Rende
 
     Faces are obscured first (`render.blur`), then outlined in the colour of their label
     (`render.style`), then named (`render.labels`): `female 0.93` and `male 0.88` with the
-    probability of that label, `unsure` without. The outlines of predicted faces are dashed.
+    probability of that label, `unsure` without. Where a fine-tuned head answered, its class stands
+    behind (`female 0.93 / mask 0.88`), or alone with colours of its own where no gender is known.
+    The outlines of predicted faces are dashed.
 
     Args:
         canvas: the pixels of the frame that `faces` was found in.
@@ -78,25 +90,25 @@ def draw_faces(canvas: Canvas, faces: Faces, label: LabelSettings, render: Rende
     if not len(seen):
         return
     outlines = outlines[seen]
-    all_labels = faces.labels(label.unsure_below)
-    labels = [all_labels[i] for i in seen]
+    tags = _tags(faces, label.unsure_below)
+    texts, colours = [tags[i].text for i in seen], [tags[i].colour for i in seen]
     if render.style != "none":
         dashed = faces.predicted[seen].tolist() if len(faces.predicted) else [False] * len(seen)
-        lines = list(zip(outlines.tolist(), labels, dashed, strict=True))
-        for outline, name, is_dashed in reversed(lines):
+        lines = list(zip(outlines.tolist(), colours, dashed, strict=True))
+        for outline, colour, is_dashed in reversed(lines):
             spans = _spans(outline, scale.line, render.style)
             if is_dashed:
                 spans = [dash for span in spans for dash in _dashes(span, scale.line)]
-            _draw_spans(canvas, spans, COLOURS[name], scale.halo)
+            _draw_spans(canvas, spans, colour, scale.halo)
     if render.labels:
         boxes = faces.boxes[seen]
-        texts = map(_text, labels, faces.female[seen].tolist())
         masks = [
             _chip_mask(text, _text_px(scale, height), canvas.width)
             for text, height in zip(texts, (boxes[:, 3] - boxes[:, 1]).tolist(), strict=True)
         ]
-        for (x, y), mask, name in zip(_place(masks, outlines, canvas), masks, labels, strict=True):
-            canvas.fill((x, y, x + mask.shape[1], y + mask.shape[0]), COLOURS[name])
+        places = _place(masks, outlines, canvas)
+        for (x, y), mask, colour in zip(places, masks, colours, strict=True):
+            canvas.fill((x, y, x + mask.shape[1], y + mask.shape[0]), colour)
             canvas.stamp(x, y, mask, _INK)
 
 
@@ -151,10 +163,43 @@ def _draw_spans(canvas: Canvas, spans: list[_Span], rgb: Rgb, halo: int) -> None
         canvas.fill(span, rgb)
 
 
-def _text(label: Label, female: float) -> str:
-    if label == "unsure":
-        return label
-    return f"{label} {female if label == 'female' else 1 - female:.2f}"
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """What a face is called, and in which colour."""
+
+    text: str
+    colour: Rgb
+
+
+def _tags(faces: Faces, unsure_below: float) -> list[_Tag]:
+    """Name each face by its gender, by a fine-tuned head's class, or by both."""
+    female = faces.female.tolist()
+    genders = [
+        _Tag(_text(label, p if label == "female" else 1 - p), COLOURS[label])
+        for label, p in zip(faces.labels(unsure_below), female, strict=True)
+    ]
+    if not faces.classes:
+        return genders
+    tags = []
+    answers = faces.attribute_labels(unsure_below)
+    for gender, p_female, (name, p) in zip(genders, female, answers, strict=True):
+        if math.isnan(p_female):
+            tags.append(_Tag(_text(name, p), _class_colour(faces.classes, name)))
+        elif math.isnan(p):  # the head was not asked
+            tags.append(gender)
+        else:
+            tags.append(_Tag(f"{gender.text} / {_text(name, p)}", gender.colour))
+    return tags
+
+
+def _text(name: str, probability: float) -> str:
+    return name if name == "unsure" else f"{name} {probability:.2f}"
+
+
+def _class_colour(classes: tuple[str, ...], name: str) -> Rgb:
+    if name not in classes:
+        return COLOURS["unsure"]
+    return CLASS_COLOURS[classes.index(name) % len(CLASS_COLOURS)]
 
 
 def _text_px(scale: _Scale, face_height: float) -> int:

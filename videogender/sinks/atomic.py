@@ -6,13 +6,22 @@ import errno
 import os
 import secrets
 import stat
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+if sys.platform != "win32":  # which has no such locks, and does not rename files that are open
+    import fcntl
+
 from videogender.errors import OutputError
 
 __all__ = ["pending"]
+
+_MARK = ".videogender-"
+# A temporary file is locked a moment after it is made; one that is older is either locked or dead.
+_STALE_SECONDS = 60.0
 
 
 @contextmanager
@@ -20,7 +29,8 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     """Give a temporary name beside a target, which gets its own name in the end.
 
     The temporary file exists from the start, is hidden and has the target's suffix. If the block
-    raises, Ctrl-C included, it is removed and the target stays as it was.
+    raises, Ctrl-C included, it is removed and the target stays as it was. What a killed process
+    left in the folder is removed first.
 
     Args:
         path: the target; a link is followed.
@@ -34,13 +44,17 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     _check(target, path, force)
-    temporary = target.with_name(f".videogender-{secrets.token_hex(6)}{target.suffix}")
+    _sweep(target.parent)
+    temporary = target.with_name(f"{_MARK}{secrets.token_hex(6)}{target.suffix}")
     try:
         # Made by hand, not by tempfile: the result must get the permissions of any new file.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError as error:
         raise OutputError(_sentence(path, error)) from error
     try:
+        if not _lock(file):
+            os.close(file)
+            file = -1
         try:
             yield temporary
         except OutputError as error:
@@ -54,6 +68,33 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if file >= 0:
+            os.close(file)  # and with it goes the lock
+
+
+def _lock(file: int) -> bool:
+    """Take the lock that tells others that the file is in use; False if there are no locks here."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files whose process is gone, and with it its lock."""
+    for path in folder.glob(f"{_MARK}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < _STALE_SECONDS:
+                continue
+            file = os.open(path, os.O_WRONLY)
+            try:
+                if _lock(file):
+                    path.unlink()
+            finally:
+                os.close(file)
 
 
 def _check(target: Path, path: str | Path, force: bool) -> None:

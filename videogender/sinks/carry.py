@@ -78,14 +78,22 @@ class Carrier:
     Only one packet waits at any time, whatever the length of the video.
     """
 
-    def __init__(self, source: VideoSource, output: OutputContainer) -> None:
+    def __init__(
+        self, source: VideoSource, output: OutputContainer, *, with_covers: bool = True
+    ) -> None:
         """Declare the streams that go along; `output` must not have its header yet.
+
+        Args:
+            source: what is read.
+            output: where it goes.
+            with_covers: False leaves cover pictures behind, as obscured faces demand.
 
         Raises:
             SourceError: the source has gone in the meantime.
         """
         self._source = source
         self._output = output
+        self._with_covers = with_covers
         self._zero, self._end = source.zero_seconds, source.end_seconds
         self._input = open_input(source.path, source.name)
         self._routes: dict[int, _Route] = {}
@@ -97,7 +105,11 @@ class Carrier:
                 self._routes[stream.index] = route
             else:
                 stream.discard = Discard.all
-                if not own and not self._is_chapter_text(stream):
+                if not own and not with_covers and _is_cover(stream):
+                    source.warnings.append(
+                        f"{source.name}: its cover picture was left out, as it may show faces"
+                    )
+                elif not own and not self._is_chapter_text(stream):
                     left.append(_describe(stream))
         if left:
             what = ", ".join(dict.fromkeys(left))
@@ -169,6 +181,8 @@ class Carrier:
         codec = stream.codec_context.codec.canonical_name
         try:
             if isinstance(stream, VideoStream) and codec in _COVERS and _is_cover(stream):
+                if not self._with_covers:
+                    return None
                 context = stream.codec_context
                 out = self._output.add_mux_stream(codec, width=context.width, height=context.height)
                 out.disposition = stream.disposition

@@ -6,30 +6,29 @@ import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame
 
-__all__ = ["RowSink", "rounded"]
+if TYPE_CHECKING:
+    from videogender.zones.figures import Whereabouts
+
+__all__ = ["RowSink", "TextSink", "rounded"]
 
 
-class RowSink(ABC):
-    """Frames and faces as text that streams to a file or, for `-`, to standard output.
+class TextSink:
+    """Text that streams to a file or, for `-`, to standard output.
 
     Args:
         target: the file, written in place (atomic naming is done outside), or `-`.
-        unsure_below: least probability of the winning label, 0.5 to 1.
         name: what messages call the target; None takes `target` itself.
 
     Raises:
         OutputError: the file cannot be opened.
     """
 
-    def __init__(
-        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
-    ) -> None:
-        self.unsure_below = unsure_below
+    def __init__(self, target: str | Path, *, name: str | Path | None = None) -> None:
         self.name = str(target if name is None else name)
         self._is_stdout = str(target) == "-"
         if self._is_stdout:
@@ -40,17 +39,13 @@ class RowSink(ABC):
         except OSError as error:
             raise self._failed(error) from error
 
-    @abstractmethod
-    def write(self, frame: Frame, faces: Faces) -> None:
-        """Write one frame.
+    def put(self, text: str) -> None:
+        """Write text as it is; a pipe's reader sees it at once.
 
         Raises:
             OutputError: the disk is full, or the file cannot be written for another reason.
             BrokenPipeError: nobody reads standard output any more.
         """
-
-    def put(self, text: str) -> None:
-        """Write text as it is; a pipe's reader sees it at once. Raises what `write` raises."""
         try:
             self._file.write(text)
             if self._is_stdout:
@@ -60,21 +55,21 @@ class RowSink(ABC):
         except OSError as error:
             raise self._failed(error) from error
 
-    def mark(self) -> int | None:
-        """Return a place to which `rollback` can return, or None on standard output."""
+    def mark(self) -> tuple[int, ...]:
+        """Return a place to which `rollback` can return; empty on standard output."""
         if self._is_stdout:
-            return None
+            return ()
         try:
-            return self._file.tell()
+            return (self._file.tell(),)
         except OSError as error:
             raise self._failed(error) from error
 
-    def rollback(self, mark: int | None) -> None:
+    def rollback(self, mark: tuple[int, ...]) -> None:
         """Forget what was written since `mark`, as far as it can be taken back."""
-        if mark is None:
+        if not mark:
             return
         try:
-            self._file.seek(mark)
+            self._file.seek(mark[0])
             self._file.truncate()
         except OSError as error:
             raise self._failed(error) from error
@@ -105,6 +100,39 @@ class RowSink(ABC):
 
     def _failed(self, error: OSError) -> OutputError:
         return OutputError(f"{self.name}: cannot write: {error.strerror or error}")
+
+
+class RowSink(TextSink, ABC):
+    """Frames and faces as text.
+
+    Args:
+        target: the file, or `-`.
+        unsure_below: least probability of the winning label, 0.5 to 1.
+        name: what messages call the target; None takes `target` itself.
+
+    Raises:
+        OutputError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
+    ) -> None:
+        super().__init__(target, name=name)
+        self.unsure_below = unsure_below
+
+    @abstractmethod
+    def write(self, frame: Frame, faces: Faces, where: Whereabouts | None = None) -> None:
+        """Write one frame.
+
+        Args:
+            frame: the frame.
+            faces: the faces found in it.
+            where: which zones they are in, or None while no zones are used.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written for another reason.
+            BrokenPipeError: nobody reads standard output any more.
+        """
 
 
 def rounded(value: float, digits: int) -> float:

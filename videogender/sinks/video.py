@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +16,10 @@ from av.codec.context import Flags
 from av.video.stream import VideoStream
 
 from videogender.config import VideoSettings
-from videogender.errors import ConfigError, OutputError
+from videogender.errors import OutputError
 from videogender.frames import Frame
 from videogender.sinks.carry import Carrier, muxer_options
+from videogender.sinks.encoder import config_errors, find_encoder, set_quality
 from videogender.sources.picture import DecodedPicture, samples_of
 from videogender.sources.timing import Clock
 from videogender.sources.video import VideoSource
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["VideoSink"]
 
 _SUFFIXES = frozenset({".mp4", ".m4v"})
-# Encoders without a constant rate factor take a fixed quantiser; 20 of the one is about 4 there.
-_CRF_A_QUANTISER = 5
-_LAMBDA_A_QUANTISER = 118  # FF_QP2LAMBDA
 # Damaged files may claim more than the muxer can count.
 _LONGEST_FRAME_SECONDS = 3600
 _USUAL_RATE = Fraction(30)
@@ -47,13 +44,23 @@ class VideoSink:
     number of frames gives a file that plays: what the sound holds beyond them is left out.
     """
 
-    def __init__(self, path: str | Path, source: Source, settings: VideoSettings) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        source: Source,
+        settings: VideoSettings,
+        *,
+        with_covers: bool = True,
+        threads: int = 0,
+    ) -> None:
         """Open an output and write its header.
 
         Args:
             path: of an MP4 file, which is overwritten.
             source: a video whose frames will come. Warnings are added to `source.warnings`.
             settings: encoder, quality and speed.
+            with_covers: False leaves cover pictures behind, as obscured faces demand.
+            threads: of the encoder; 0 lets it decide.
 
         Raises:
             ConfigError: the encoder is unknown, or refuses the settings.
@@ -72,7 +79,7 @@ class VideoSink:
         self._zero_ticks = round(source.zero_seconds / source.signal.time_base)
         longest = round(_LONGEST_FRAME_SECONDS / source.signal.time_base)
         self._longest_ticks = min(longest, 2**30)
-        codec = _encoder(settings.codec)
+        codec = find_encoder(settings.codec)
         self._output = av.open(
             f"file:{self.path.absolute()}",
             "w",
@@ -80,9 +87,10 @@ class VideoSink:
             container_options=muxer_options(source),
         )
         self._stream = self._add_picture(codec, settings)
-        self._carrier = Carrier(source, self._output)
+        self._stream.codec_context.thread_count = threads
+        self._carrier = Carrier(source, self._output, with_covers=with_covers)
         try:
-            with _config_errors(settings):
+            with config_errors(settings):
                 self._stream.codec_context.open()
             with self._output_errors():
                 self._output.start_encoding()
@@ -93,7 +101,7 @@ class VideoSink:
     def _add_picture(self, codec: av.Codec, settings: VideoSettings) -> VideoStream:
         source, signal = self._source, self._source.signal
         rate = signal.frame_rate
-        with _config_errors(settings):
+        with config_errors(settings):
             stream: Any = self._output.add_stream(
                 codec.name,
                 rate=rate if rate and _LEAST_RATE <= rate <= _MOST_RATE else _USUAL_RATE,
@@ -113,7 +121,7 @@ class VideoSink:
         context.colorspace = signal.colorspace
         if codec.canonical_name == "hevc":
             context.codec_tag = "hvc1"  # Apple's players want it
-        _set_quality(context, codec, settings)
+        set_quality(context, codec, settings)
         return cast(VideoStream, stream)
 
     def write(self, frame: Frame, draw: Callable[[Canvas], None] | None = None) -> None:
@@ -207,56 +215,3 @@ class VideoSink:
             raise OutputError(
                 f"{self.path}: cannot be written: {error.strerror or error}"
             ) from error
-
-
-def _encoder(name: str) -> av.Codec:
-    """Find a video encoder by its own name or by that of its format.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    try:
-        codec = av.Codec(name, "w")
-    except ValueError as error:
-        near = get_close_matches(name, sorted(av.codecs_available), 1)
-        hint = f"do you mean {near[0]}?" if near else "libx264 and libx265 are usual"
-        raise ConfigError(f"unknown video encoder {name!r}; {hint}") from error
-    if codec.type != "video":
-        raise ConfigError(f"{name!r} encodes {codec.type}, not video; libx264 is usual")
-    formats = {f.name for f in codec.video_formats or ()}
-    if formats and "yuv420p" not in formats:
-        raise ConfigError(f"encoder {name!r} does not take 8-bit 4:2:0 video; libx264 is usual")
-    return codec
-
-
-def _set_quality(context: Any, codec: av.Codec, settings: VideoSettings) -> None:
-    """Set quality and speed by whatever options an encoder has for them."""
-    known = {option.name: option for option in context.supported_options.private}
-    options = context.options
-    if "crf" in known or "cq" in known:
-        options["crf" if "crf" in known else "cq"] = str(settings.crf)
-    else:
-        quantiser = max(2, round(settings.crf / _CRF_A_QUANTISER))
-        context.qscale = True
-        context.global_quality = quantiser * _LAMBDA_A_QUANTISER
-    preset = known.get("preset")
-    if preset is not None:
-        names = {choice.name for choice in preset.choices}
-        # x264 and x265 keep their names to themselves; others list them or count.
-        free = preset.type == av.codec.context.OptionType.STRING
-        if free or settings.preset in names or settings.preset.lstrip("-").isdigit():
-            options["preset"] = settings.preset
-    if codec.name == "libx265":
-        options["x265-params"] = "log-level=error"
-
-
-@contextmanager
-def _config_errors(settings: VideoSettings) -> Iterator[None]:
-    """Tell what an encoder refuses."""
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"encoder {settings.codec!r} does not open with crf {settings.crf} and preset "
-            f"{settings.preset!r}; check these, or take libx264"
-        ) from error

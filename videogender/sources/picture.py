@@ -81,11 +81,24 @@ class Orientation:
 
 
 class Scalers(threading.local):
-    """Swscale contexts, kept from frame to frame; each thread has its own."""
+    """What is kept from frame to frame, swscale contexts above all; each thread has its own."""
 
     def __init__(self) -> None:
         self.rgb = VideoReformatter()
         self.yuv = VideoReformatter()
+        self._asked: tuple[int, int, int] | None = None
+        self._orientation = Orientation()
+
+    def orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Return a frame's orientation, which is that of the frame before where nothing changed.
+
+        A frame that was asked for its side data refers to itself from then on, and keeps its
+        pixels until Python looks for circles. So only those are asked that may be different.
+        """
+        looks = (frame.rotation, frame.width, frame.height)
+        if looks != self._asked:
+            self._asked, self._orientation = looks, Orientation.of(frame)
+        return self._orientation
 
 
 def samples_of(plane: VideoPlane, channels: int = 1) -> NDArray[np.uint8]:
@@ -130,7 +143,7 @@ class DecodedPicture:
             scalers: of the source, shared by its frames.
         """
         self._frame = frame
-        self._orientation = Orientation.of(frame)
+        self._orientation = scalers.orientation(frame)
         self._stored_wh = self._orientation.size_wh(*size_wh)
         self._scalers = scalers
         # Converting changes the frame's colour tags for a moment.

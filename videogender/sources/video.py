@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from videogender.errors import SourceError
 from videogender.frames import Frame
-from videogender.sources.picture import DecodedPicture, Orientation, Scalers
+from videogender.sources.picture import DecodedPicture, Scalers
 from videogender.sources.seeking import Key, frames_before, go_to
 from videogender.sources.signal import MOST_FRAMES_PER_SECOND, signal_of
 from videogender.sources.timing import Clock
@@ -206,7 +206,7 @@ class VideoSource:
 
     def _wrap(self, frame: av.VideoFrame, pts: int, index: int) -> Frame:
         if self._size_wh == (0, 0):
-            orientation = Orientation.of(frame)
+            orientation = self._scalers.orientation(frame)
             self._size_wh = orientation.size_wh(frame.width, frame.height)
             self.signal = signal_of(self._stream, frame, orientation, self._time_base)
         picture = DecodedPicture(

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from videogender.config import LabelSettings, TrackSettings
 from videogender.frames import Faces
+from videogender.tracking import motion
 from videogender.tracking.cuts import Shot
-from videogender.tracking.evidence import LabelEvidence, quality
+from videogender.tracking.evidence import ClassEvidence, LabelEvidence, quality
 from videogender.tracking.tracker import Tracker
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "Outlook"]
 
 # A face that is missed may have gone: where nobody knows yet, its box is not shown for long.
 _COAST_SECONDS = 0.2
+# Boxes move on by themselves for this long; after that, standing still is the better guess.
+_MOST_AHEAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """Faces as one look left them, and how they move on; never changes, so threads may share it.
+
+    Attributes:
+        faces: what is to be shown in the frame that was looked at.
+        seconds: the time of that frame.
+        state: float64 [N, 5, 4], of `videogender.tracking.motion`, or None: they stand still.
+        until: float64 [N], the time after which each is no longer shown.
+    """
+
+    faces: Faces
+    seconds: float
+    state: NDArray[np.float64] | None
+    until: NDArray[np.float64]
+
+    @classmethod
+    def still(cls, faces: Faces, seconds: float) -> Outlook:
+        """Return an outlook on faces that are not followed."""
+        return cls(faces, seconds, None, np.full(len(faces), np.inf))
+
+    def at(self, seconds: float) -> Faces:
+        """Return what is to be shown at a time after the look; an earlier one counts as its own."""
+        stay = np.flatnonzero(self.until >= seconds)
+        faces = self.faces if len(stay) == len(self.faces) else self.faces.only(stay)
+        ahead = min(seconds - self.seconds, _MOST_AHEAD_SECONDS)
+        if self.state is None or ahead <= 0 or not len(stay):
+            return faces
+        now = self.state[stay]
+        moved = motion.boxes_of(motion.predict(now, ahead)) - motion.boxes_of(now)
+        return replace(faces, boxes=(faces.boxes + moved).astype(np.float32))
 
 
 class Follower:
@@ -43,6 +81,8 @@ class Follower:
         """
         self._tracker = Tracker(track, face_threshold)
         self._evidence = LabelEvidence(track.half_life_seconds, label.unsure_below)
+        self._of_classes = ClassEvidence(track.half_life_seconds)
+        self._classes: tuple[str, ...] = ()  # of a fine-tuned head
         self._coast_seconds = min(track.bridge_seconds, _COAST_SECONDS)
         self._scale = network_scale
 
@@ -64,10 +104,28 @@ class Follower:
         weights = quality(faces.scores[mine], heights)
         self._evidence.keep(self._tracker.remembered)
         self._evidence.add(ids[mine], faces.female[mine], weights, seconds)
+        if faces.classes:
+            self._classes = faces.classes
+            self._of_classes.keep(self._tracker.remembered)
+            self._of_classes.add(ids[mine], faces.attributes[mine], weights, seconds)
         boxes = self._tracker.tracks.boxes
         # What was seen is shown where it was seen, not where the filter has it.
         boxes[np.searchsorted(self._tracker.tracks.ids, ids[mine])] = faces.boxes[mine]
         return self._faces(boxes, seconds)
+
+    def outlook(self, faces: Faces, seconds: float, shot: Shot = Shot.SAME) -> Outlook:
+        """Take a look as `look` does, and return what is to be shown from then on as well."""
+        shown = self.look(faces, seconds, shot)
+        tracks = self._tracker.tracks
+        order = np.argsort(tracks.numbers)
+        rows = order[np.searchsorted(tracks.numbers, shown.tracks, sorter=order)]
+        until = tracks.missing_since[rows] + self._coast_seconds
+        until[np.isnan(until)] = np.inf
+        return Outlook(shown, seconds, tracks.state[rows], until)
+
+    def set_face_threshold(self, face_threshold: float) -> None:
+        """Change the least score of a face that begins a track; weaker tracks end."""
+        self._tracker.set_face_threshold(face_threshold)
 
     def skip(self, seconds: float, shot: Shot = Shot.SAME) -> Faces:
         """Return what is to be shown in a frame at which the detector does not look."""
@@ -88,6 +146,10 @@ class Follower:
         shown = np.flatnonzero((tracks.numbers > 0) & ~lost)
         shown = shown[np.argsort(-tracks.scores[shown], kind="stable")]
         ids = tracks.ids[shown]
+        attributes = np.zeros((0, 0), np.float32)
+        if self._classes:
+            known = self._of_classes.probabilities(ids, len(self._classes))
+            attributes = known.astype(np.float32)
         return Faces(
             boxes[shown].astype(np.float32),
             tracks.scores[shown],
@@ -95,4 +157,6 @@ class Follower:
             tracks.numbers[shown],
             tracks.missed[shown] > 0,
             self._evidence.verdicts(ids),
+            attributes,
+            self._classes,
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videogender.config import TrackSettings
 from videogender.frames import Faces, Track
-from videogender.tracking.evidence import quality, whole_life
+from videogender.tracking.evidence import quality, whole_life, whole_life_of_classes
 from videogender.tracking.tape import Recording
 from videogender.tracking.tracker import is_established
 
@@ -27,6 +27,7 @@ class Settled:
         index: int64 [F], position of each frame in the source.
         seconds: float64 [F], its time, ascending.
         shot: int64 [F], number of its shot, from 0.
+        classes: of a fine-tuned head, or empty.
     """
 
     tracks: list[Track]
@@ -37,6 +38,8 @@ class Settled:
     _rows: _Rows
     _numbers: Indices  # [T], id of each track that the rows name
     _female: NDArray[np.float32]  # [T]
+    _attributes: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -51,6 +54,8 @@ class Settled:
             self._female[track],
             self._numbers[track],
             rows.predicted[part],
+            attributes=self._attributes[track] if self.classes else self._attributes,
+            classes=self.classes,
         )
 
     def row_of(self, seconds: float) -> int | None:
@@ -109,13 +114,14 @@ def settle(
     order, track, count = _kept(recording, settings.min_hits, face_threshold)
     frame = recording.frame[order]
     found = _Found(recording, order, frame, track)
-    female = whole_life(
-        track,
-        recording.seconds[frame],
-        recording.female[order],
-        quality(recording.scores[order], found.heights * network_scale),
-        count,
-    )
+    seconds = recording.seconds[frame]
+    weights = quality(recording.scores[order], found.heights * network_scale)
+    female = whole_life(track, seconds, recording.female[order], weights, count)
+    attributes = recording.attributes
+    if recording.classes:
+        attributes = whole_life_of_classes(
+            track, seconds, attributes[order], weights, count
+        ).astype(np.float32)
     rows = _filled(found, _runs(found, settings.bridge_seconds))
     numbers = _numbers(rows, count)
     return Settled(
@@ -127,6 +133,8 @@ def settle(
         rows,
         numbers,
         female.astype(np.float32),
+        attributes,
+        recording.classes,
     )
 
 

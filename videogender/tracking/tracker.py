@@ -143,6 +143,11 @@ class Tracker:
         if self._seconds is not None:
             self.tracks.state = motion.predict(self.tracks.state, max(self._seconds - seconds, 0))
 
+    def set_face_threshold(self, face_threshold: float) -> None:
+        """Change the least score of a sure detection; tracks last found with less end."""
+        self._face_threshold = face_threshold
+        self.tracks = self.tracks.only(self.tracks.scores >= face_threshold)
+
     @property
     def remembered(self) -> NDArray[np.int64]:
         """The ids of all tracks that live or may come back, ascending."""

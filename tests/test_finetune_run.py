@@ -1,0 +1,347 @@
+"""Runs from data to weights: what changes and what must not, every recipe, the run's folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from finetune_toys import write_faces, write_lite, write_vgg16
+from PIL import Image
+from safetensors import safe_open
+
+from videogender import Detector
+from videogender.config import DetectSettings
+from videogender.errors import ConfigError, OutputError, TrainingError
+from videogender.evaluation.detection import iou
+from videogender.finetuning.data import read_data
+from videogender.finetuning.request import Request, Watcher
+from videogender.finetuning.run import finetune
+from videogender.finetuning.settings import FinetuneSettings, settings_of, with_values
+from videogender.network import checkpoints
+from videogender.training.keyed import checked
+from videogender.weights_store import resolve
+
+FAST = {
+    "epochs": 3,
+    "batch": 8,
+    "patience": 0,
+    "split.val": 0.25,
+    "split.test": 0.25,
+    "split.folds": 0,
+    "features.precision": "fp32",
+    "features.scales": [1.0],
+    "workers": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIDEOGENDER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_faces(tmp_path_factory.mktemp("faces"), 40)
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lite(tmp_path_factory.mktemp("weights") / "lite.safetensors")
+
+
+def settings(recipe: str = "heads", **more: Any) -> FinetuneSettings:
+    from videogender.finetuning.settings import recipe_values
+
+    extra = {key.replace("__", "."): value for key, value in more.items()}
+    return settings_of(with_values(recipe_values(recipe) | FAST | extra))
+
+
+def run(
+    faces: Path, weights: Path, out: Path, want: FinetuneSettings, **more: Any
+) -> dict[str, Any]:
+    data = read_data(faces, None, more.pop("column", None), want)
+    source = {"data": str(faces), "images": None, "column": None}
+    request = Request(data, source, weights, out, device="cpu", **more)
+    return finetune(request, want, Watcher())
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def is_gender(key: str) -> bool:
+    return "_gender." in key or key.startswith("gender_shared.")
+
+
+@pytest.mark.parametrize("start", ["weights", "face"])
+def test_heads_change_nothing_but_gender_heads(
+    faces: Path, lite: Path, tmp_path: Path, start: str
+) -> None:
+    """Bit for bit, normalisation and its statistics included."""
+    run(faces, lite, tmp_path / "run", settings(head__start=start))
+    before, after = tensors(lite), tensors(tmp_path / "run" / "best.safetensors")
+    fixed = [key for key in before if not is_gender(key)]
+    assert sorted(fixed) == sorted(key for key in after if not is_gender(key))
+    for key in fixed:
+        assert before[key].dtype == after[key].dtype
+        assert before[key].numpy().tobytes() == after[key].numpy().tobytes(), key
+    if start == "weights":
+        changed = [k for k in before if is_gender(k) and not torch.equal(before[k], after[k])]
+        assert any(key.startswith("gender_shared.") for key in changed)
+    else:
+        assert after["s32_gender.weight"].shape == (2, 128, 3, 3)
+
+
+@pytest.mark.slow  # 22 million parameters
+def test_imported_vgg16_keeps_single_precision(faces: Path, tmp_path: Path) -> None:
+    weights = write_vgg16(tmp_path / "vgg16.safetensors")
+    few = write_faces(tmp_path / "few", 8)
+    run(few, weights, tmp_path / "run", settings(epochs=1, features__mirror=False))
+    before, after = tensors(weights), tensors(tmp_path / "run" / "best.safetensors")
+    assert {str(t.dtype) for t in after.values()} == {"torch.float32"}
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert sum(is_gender(key) for key in after) == 12
+
+
+def test_new_heads_start_from_the_face_channel(lite: Path) -> None:
+    """As the notes mean it: both channels equal the face channel, so everybody is one half."""
+    from videogender.finetuning.learners import new_learner
+
+    network, _ = checkpoints.load(lite)
+    learner = new_learner(network, ("female", "male"), settings(head__start="face"))
+    state = tensors(lite)
+    for tap in network.taps:
+        head = learner.trained()[f"{tap}_gender.weight"]
+        face = state[f"{tap}_mbox_conf.weight"][-1].float()  # channel 3 on the first level
+        assert torch.equal(head[0], face)
+        assert torch.equal(head[1], face)
+    answers = learner.logits(2, torch.randn(5, 64, 5, 5)).softmax(1)
+    assert torch.allclose(answers, torch.full_like(answers, 0.5))
+
+
+def test_run_leaves_weights_that_annotate_uses_and_figures_that_hold(
+    faces: Path, lite: Path, tmp_path: Path, cache: Path
+) -> None:
+    want = settings(epochs=15, batch=4, learning_rate=5e-3, split__folds=3)
+    results = run(faces, lite, tmp_path / "run", want)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    expected = {"run.json", "metrics.jsonl", "metrics.csv", "last.pt", "best.safetensors"}
+    assert expected | {"results.json"} <= names
+    assert not any(name.startswith(".") for name in names)
+    assert list((cache / "features").iterdir()) == []  # nobody's features are kept
+
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert stored["after"]["accuracy"] == pytest.approx(results["after"]["accuracy"])
+    assert stored["after"]["accuracy"] >= 0.9
+    assert stored["after"]["faces"] == stored["before"]["faces"] == 10
+    assert np.array(stored["confusion"]["counts"]).sum() == 10
+    assert sum(row["count"] for row in stored["reliability"]) == 10
+    assert len(stored["epochs"]) == 15
+    with (tmp_path / "run" / "metrics.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 16))
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 16))
+
+    best = tmp_path / "run" / "best.safetensors"
+    trained = checkpoints.load_trained(best)
+    assert trained.facts.labels == ("female", "male")
+    assert trained.metadata["recipe"] == "heads"
+    figures = json.loads(trained.metadata["figures"])
+    assert figures["accuracy"] == pytest.approx(stored["after"]["accuracy"])
+    assert str(faces) not in str(trained.metadata)
+    detector = Detector.load(
+        weights=best, device="cpu", settings=DetectSettings(face_threshold=0.4, precision="fp32")
+    )
+    right = 0
+    for number, line in enumerate((faces / "faces.jsonl").read_text().splitlines()):
+        truth = np.array([json.loads(line)["faces"][0]["box"]], np.float32)
+        found = detector([np.array(Image.open(faces / f"{number}.png"))])[0]
+        nearest = int(iou(truth, found.boxes)[0].argmax())
+        right += (found.female[nearest] > 0.5) == (number % 2 == 0)
+    assert right >= 36
+
+
+def test_wrong_labels_are_suspected(lite: Path, tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "faces", 40)
+    lines = (folder / "faces.jsonl").read_text().splitlines()
+    lines[6] = lines[6].replace("female", "male")
+    (folder / "faces.jsonl").write_text("\n".join(lines) + "\n")
+    want = settings(epochs=6, batch=4, learning_rate=5e-3, split__folds=4)
+    results = run(folder, lite, tmp_path / "run", want)
+    assert results["suspected"][0]["where"] == "faces.jsonl:7"
+    assert results["suspected"][0]["answer"] == "female"
+
+
+def test_faces_without_boxes_are_found(lite: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    made = write_faces(tmp_path / "faces", 24)
+    for number in range(24):
+        target = folder / ("female", "male")[number % 2]
+        target.mkdir(parents=True, exist_ok=True)
+        (made / f"{number}.png").rename(target / f"{number}.png")
+    results = run(folder, lite, tmp_path / "run", settings(epochs=1, features__gate=0.4))
+    assert results["after"]["found"] > 0.9
+
+
+@pytest.mark.parametrize("recipe", ["tower", "best-scale"])
+def test_other_recipes_for_gender(faces: Path, lite: Path, tmp_path: Path, recipe: str) -> None:
+    results = run(faces, lite, tmp_path / "run", settings(recipe, epochs=1))
+    trained = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
+    assert trained.network.gender_form == "tower"
+    levels = {row["level"] for row in results["levels"]}
+    assert levels <= ({"s16"} if recipe == "best-scale" else set(trained.network.taps))
+    assert levels
+
+
+def colours(tmp_path: Path) -> Path:
+    """Write a folder of three classes."""
+    folder = tmp_path / "colours"
+    for number in range(30):
+        name = ("blue", "green", "red")[number % 3]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 90, (80, 100, 3))
+        noise[:, :, 2 - number % 3] += 120
+        Image.fromarray(noise.astype(np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_classifier_file_says_what_training_saw(lite: Path, tmp_path: Path) -> None:
+    """Three classes; the standardised features are folded into the layer that is written."""
+    from videogender.classify import Classifier
+
+    folder = colours(tmp_path)
+    results = run(folder, lite, tmp_path / "run", settings("classifier", epochs=20))
+    assert results["task"] == "classifier"
+    assert results["after"]["accuracy"] == 1.0
+    ask = Classifier.load(tmp_path / "run" / "best.safetensors", DetectSettings(precision="fp32"))
+    assert ask.labels == ("blue", "green", "red")
+    for number in range(0, 30, 5):
+        name = ask.labels[number % 3]
+        (answer,) = ask([np.array(Image.open(folder / name / f"{number}.png"))])
+        assert answer is not None
+        assert answer.top(1)[0][0] == name
+    last = results["epochs"][-1]
+    assert last["val_loss"] < 0.8 * results["epochs"][0]["val_loss"]
+
+
+def test_labels_other_than_gender_make_attribute_heads(lite: Path, tmp_path: Path) -> None:
+    folder = write_faces(tmp_path / "faces", 40)
+    text = (folder / "faces.jsonl").read_text()
+    text = text.replace('"gender": "female"', '"mask": "with"')
+    (folder / "faces.jsonl").write_text(text.replace('"gender": "male"', '"mask": "without"'))
+    want = settings(epochs=12, batch=4, learning_rate=3e-3)
+    results = run(folder, lite, tmp_path / "run", want, column="mask")
+    trained = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
+    assert trained.facts.task == "attribute"
+    assert trained.facts.labels == ("with", "without")
+    assert trained.facts.gender_temperature == 1.25  # of the weights that it began from
+    before, after = tensors(lite), tensors(tmp_path / "run" / "best.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert results["after"]["accuracy"] >= 0.8
+
+
+def test_refeed_writes_a_second_look(faces: Path, lite: Path, tmp_path: Path) -> None:
+    from videogender.refine import Refiner
+
+    few = write_faces(tmp_path / "few", 12)
+    want = settings("refeed", epochs=2, features__gate=0.4, head__level=2, head__share=0.7)
+    results = run(few, lite, tmp_path / "run", want)
+    assert results["before"]["faces"] == results["after"]["faces"] > 0
+    assert results["after"]["ms_per_face"] > 0
+    refiner = Refiner.load(tmp_path / "run" / "best.safetensors")
+    assert refiner.answers_gender
+    assert refiner._closeup.facts.share == 0.7
+
+
+@pytest.mark.slow  # trains a whole network, if only a little
+def test_joint_training_tells_detection_before_and_after(faces: Path, tmp_path: Path) -> None:
+    want = settings("joint", joint__steps=2, joint__batch=8, joint__side=96, learning_rate=1e-3)
+    ships = resolve("lite")
+    results = run(faces, ships, tmp_path / "run", want)
+    for side in ("before", "after"):
+        assert 0 <= results[side]["average_precision"] <= 1
+    before, after = tensors(ships), tensors(tmp_path / "run" / "best.safetensors")
+    assert not torch.equal(before["stem.0.conv.weight"], after["stem.0.conv.weight"])
+    trained = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
+    assert trained.metadata["recipe"] == "joint"
+    lines = (tmp_path / "run" / "joint" / "train" / "faces.jsonl").read_text().splitlines()
+    assert len(lines) == 20
+    assert all("gender" in json.loads(line)["faces"][0] for line in lines)
+
+
+def test_joint_training_is_of_genders_alone(lite: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trains the genders of lite"):
+        run(colours(tmp_path), lite, tmp_path / "run", settings("joint"))
+
+
+def test_kept_features_are_used_again(faces: Path, lite: Path, tmp_path: Path, cache: Path) -> None:
+    said: list[str] = []
+
+    class Listener(Watcher):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    for out, recipe in (("a", "heads"), ("b", "tower")):
+        want = settings(recipe, epochs=1, features__keep=True)
+        data = read_data(faces, None, None, want)
+        finetune(Request(data, {}, lite, tmp_path / out, device="cpu"), want, Listener())
+    assert sum("used again" in line for line in said) == 1
+    assert len(list((cache / "features").iterdir())) == 1
+    # other views are other features
+    want = settings(epochs=1, features__keep=True, features__mirror=False)
+    finetune(Request(data, {}, lite, tmp_path / "c", device="cpu"), want, Listener())
+    assert len(list((cache / "features").iterdir())) == 2
+
+
+def test_run_folder_is_not_overwritten(faces: Path, lite: Path, tmp_path: Path) -> None:
+    want = settings(epochs=1)
+    run(faces, lite, tmp_path / "run", want)
+    before = (tmp_path / "run" / "best.safetensors").read_bytes()
+    with pytest.raises(OutputError, match="holds a run already"):
+        run(faces, lite, tmp_path / "run", want)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == before
+    run(faces, lite, tmp_path / "run", replace(want, seed=3), force=True)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() != before
+
+
+def test_resuming_needs_the_same_run(faces: Path, lite: Path, tmp_path: Path) -> None:
+    want = settings(epochs=1)
+    run(faces, lite, tmp_path / "run", want)
+    with pytest.raises(ConfigError, match="begun with batch 8, not 4"):
+        run(faces, lite, tmp_path / "run", replace(want, batch=4), resume=True)
+    others = write_faces(tmp_path / "others", 22)
+    with pytest.raises(ConfigError, match="other pictures, boxes or labels"):
+        run(others, lite, tmp_path / "run", want, resume=True)
+    with pytest.raises(TrainingError, match="holds no run to resume"):
+        run(faces, lite, tmp_path / "nothing", want, resume=True)
+    # longer is allowed, and goes on
+    results = run(faces, lite, tmp_path / "run", replace(want, epochs=2), resume=True)
+    assert [row["epoch"] for row in results["epochs"]] == [1, 2]
+
+
+def test_nothing_found_is_told(faces: Path, lite: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no training face was found"):
+        run(faces, lite, tmp_path / "run", settings(features__gate=0.9))
+
+
+def test_heads_that_do_not_fit_are_told(lite: Path) -> None:
+    from videogender.finetuning.learners import new_learner
+
+    network, _ = checkpoints.load(lite)
+    with pytest.raises(ConfigError, match="the weights have tower gender heads"):
+        new_learner(
+            network,
+            ("female", "male"),
+            settings_of(
+                checked(FinetuneSettings, {"head.form": "linear", "head.start": "weights"})
+            ),
+        )

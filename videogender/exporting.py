@@ -1,0 +1,220 @@
+"""Exports a network for other runtimes: one ONNX file that takes a picture and gives faces.
+
+What stands around the network in `Detector` is in the graph too: the mean, the anchors, decoding
+and the gender heads, asked only where faces are likely. What remains for the caller is a threshold
+and non-maximum suppression.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videogender.errors import ConfigError, ModelError, OutputError
+from videogender.network.anchors import SIZE_IN_STRIDES
+from videogender.network.boxes import decode
+from videogender.network.heads import FEMALE, MALE, AnchorNetwork
+
+if TYPE_CHECKING:
+    from videogender.detector import Detector
+
+__all__ = ["OUTPUTS", "TOLERANCE", "Standalone", "check_onnx", "export_onnx"]
+
+OUTPUTS = ("boxes", "scores", "female")
+OPSET = 18
+LEAST_SIDE = 128
+# The finest levels have most anchors and hardly any faces: gender is asked of so many of the best.
+# The smallest picture has 32 x 32, 16 x 16 and 8 x 8 cells there; coarser levels are swept whole.
+ASKED_A_LEVEL = (128, 64, 32)
+# Largest difference between torch and the exported file: pixels for boxes, else probability.
+TOLERANCE = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
+
+
+class Standalone(nn.Module):
+    """A detector's network as a plain function of pixels, in operations that ONNX has.
+
+    Args:
+        detector: its network, mean and temperature are used; on the CPU, in fp32.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.network: AnchorNetwork = detector.network
+        self.temperature = detector.temperature
+        mean = torch.tensor(self.network.pixel_mean_bgr[::-1])[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Find the faces of a batch.
+
+        Args:
+            image: float32 [B, 3, H, W] **RGB** of 0 to 255, sides of at least 128.
+
+        Returns:
+            boxes [B, A, 4], xyxy in input pixels; scores [B, A], the probability of a face; and,
+            where the network has gender heads, female [B, A], the probability that the presented
+            gender is female: NaN at anchors of the three finest levels that are not among the
+            likeliest of their level.
+        """
+        features = self.network.features(image - self.get_buffer("mean"))
+        levels = [self._level(level, feature) for level, feature in enumerate(features)]
+        return tuple(torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+
+    def _level(self, level: int, feature: Tensor) -> tuple[Tensor, ...]:
+        network, tap = self.network, self.network.taps[level]
+        conf: nn.Conv2d = getattr(network, f"{tap}_mbox_conf")
+        loc: nn.Conv2d = getattr(network, f"{tap}_mbox_loc")
+        weight = torch.cat([conf.weight, loc.weight])
+        bias = torch.cat([conf.bias, loc.bias])  # type: ignore[list-item]
+        out = F.conv2d(feature, weight, bias, padding=1)
+        face = len(conf.weight) - 1
+        background = out[:, 0] if level else out[:, :face].amax(1)
+        logits = (out[:, face] - background).flatten(1)  # [B, A]
+        deltas = out[:, face + 1 :].flatten(2).transpose(1, 2)
+        boxes = decode(deltas, _anchors(feature, network.strides[level]))
+        if not network.has_gender:
+            return boxes, logits.sigmoid()
+        return boxes, logits.sigmoid(), self._female(level, feature, logits)
+
+    def _female(self, level: int, feature: Tensor, logits: Tensor) -> Tensor:
+        """Return the probability of female [B, A] at one level."""
+        radius = self.network.gender_radius(level)
+        padded = F.pad(feature, [radius] * 4)
+        if level >= len(ASKED_A_LEVEL):
+            answers = self.network.gender_at_level(level, padded).flatten(2)  # [B, 2, A]
+            return ((answers[:, FEMALE] - answers[:, MALE]) / self.temperature).sigmoid()
+        best = logits.topk(ASKED_A_LEVEL[level], 1).indices  # [B, K]
+        wide, across = feature.shape[3], 2 * radius + 1
+        row = best.div(wide, rounding_mode="floor")
+        corner = row * (wide + 2 * radius) + (best - row * wide)
+        reach = torch.arange(across)
+        inside = reach[:, None] * (wide + 2 * radius) + reach
+        index = (corner[:, :, None, None] + inside).flatten(1)[..., None]  # [B, K * across²]
+        cells = padded.flatten(2).transpose(1, 2)
+        channels = cells.shape[2]
+        patches = cells.gather(1, index.expand(-1, -1, channels))
+        patches = patches.reshape(-1, across, across, channels).permute(0, 3, 1, 2)
+        answers = self.network.gender_at_level(level, patches).flatten(1)  # [B * K, 2]
+        female = ((answers[:, FEMALE] - answers[:, MALE]) / self.temperature).sigmoid()
+        nothing = torch.full_like(logits, float("nan"))
+        return nothing.scatter(1, best, female.reshape(best.shape))
+
+
+def _anchors(feature: Tensor, stride: int) -> Tensor:
+    """Return the anchors [A, 3] of a level, of which only the graph will know the size."""
+    high, wide = feature.shape[2:]
+    x = ((torch.arange(wide) + 0.5) * stride).expand(high, wide)
+    y = ((torch.arange(high) + 0.5) * stride)[:, None].expand(high, wide)
+    size = torch.full_like(x, float(SIZE_IN_STRIDES * stride))
+    return torch.stack([x, y, size], -1).reshape(-1, 3)
+
+
+def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a detector's network as an ONNX file; batch, height and width stay free.
+
+    Args:
+        detector: on the CPU, in fp32.
+        path: the file, written in place.
+        facts: recorded in the file's metadata beside thresholds, labels and colour order.
+
+    Raises:
+        ConfigError: the optional packages are missing.
+        ModelError: the network cannot be expressed.
+        OutputError: the file cannot be written.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter is built on it
+    except ImportError as error:
+        raise _missing("onnx and onnxscript") from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it speaks of torchvision, not of us
+    module = Standalone(detector).eval()
+    names = OUTPUTS if detector.has_gender else OUTPUTS[:2]
+    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(2, 3, 256, 320),),
+                input_names=["image"],
+                output_names=list(names),
+                opset_version=OPSET,
+                dynamic_shapes={"image": free},
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter's own errors are many
+        raise ModelError(f"this network cannot be exported: {error}".splitlines()[0]) from error
+    assert program is not None
+    model = program.model_proto
+    model.doc_string = (
+        "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
+        f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
+        "probability that the presented gender is female, NaN where it was not asked. Keep scores "
+        "above face_threshold, then suppress boxes that overlap by more than nms_iou."
+    )
+    settings = detector.settings
+    known = {
+        "colour_order": "RGB",
+        "value_range": "[0, 255]",
+        "labels": json.dumps(["female", "male"] if detector.has_gender else []),
+        "face_threshold": f"{settings.face_threshold:g}",
+        "nms_iou": f"{settings.nms_iou:g}",
+        "temperature": f"{detector.temperature:g} (applied)",
+        "model": detector.model_name,
+    }
+    onnx.helper.set_model_props(model, {**known, **facts})
+    try:
+        onnx.save(model, str(path))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
+    """Run an exported file beside torch, on noise of two sizes, and compare.
+
+    Returns:
+        the largest difference of each output.
+
+    Raises:
+        ConfigError: onnxruntime is missing.
+        ModelError: an output differs by more than `TOLERANCE`.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise _missing("onnxruntime") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    module = Standalone(detector).eval()
+    generator = torch.Generator().manual_seed(0)
+    largest: dict[str, float] = {}
+    for shape in ((1, 3, 384, 640), (3, 3, 130, 257)):
+        image = torch.rand(shape, generator=generator) * 255
+        with torch.inference_mode():
+            wanted = module(image)
+        found: list[Any] = session.run(None, {"image": image.numpy()})
+        for name, theirs, ours in zip(OUTPUTS, found, wanted, strict=False):
+            there, here = torch.from_numpy(theirs), ours
+            if there.shape != here.shape:
+                raise ModelError(f"{path}: {name} has shape {tuple(there.shape)} when run")
+            # which anchors are asked is a matter of rank, and scores may tie
+            both = ~(there.isnan() | here.isnan())
+            apart = float((there - here)[both].abs().max())
+            largest[name] = max(largest.get(name, 0.0), apart)
+    for name, apart in largest.items():
+        if not apart <= TOLERANCE[name]:
+            raise ModelError(f"{path}: {name} differs from torch by {apart:.2g} when run")
+    return largest
+
+
+def _missing(what: str) -> ConfigError:
+    return ConfigError(f"export needs {what}: pip install 'videogender[onnx]'")

@@ -1,0 +1,1 @@
+"""Fine-tuning: heads of your own, trained on labelled faces over a finished detector."""

@@ -1,0 +1,1 @@
+"""Live video: newest frames of cameras and streams, labelled, shown, recorded and logged."""

@@ -1,0 +1,373 @@
+"""Engine: joins captures, one network, screens, recordings and the log into a live run.
+
+capture thread a source    newest frame ->  looker thread: one network for all sources
+      |                                            |
+      +--- newest frame ->  view, in the caller's thread  <- newest faces, moved on
+                              |-> screens      |-> recorder threads      |-> log
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videogender.config import Settings
+from videogender.errors import ConfigError, VideogenderError
+from videogender.frames import Faces
+from videogender.live.capture import Capture, Captured
+from videogender.live.garbage import quick_collections
+from videogender.live.handoff import Bell
+from videogender.live.looking import Looker
+from videogender.live.stats import LiveStats, Screen, State
+from videogender.pipeline import BatchDetector
+from videogender.render import Canvas, draw_faces
+from videogender.sinks.livelog import LiveLog
+from videogender.sinks.record import Recorder, stop_all
+from videogender.sources.live import LiveSource
+
+__all__ = ["Engine", "Polled"]
+
+_NAP_SECONDS = 0.02
+# What ending may take: threads that wait for a network or a forward pass are then left behind.
+_RECORDERS_SECONDS, _THREADS_SECONDS = 1.0, 0.3
+
+
+@runtime_checkable
+class Polled(Screen, Protocol):
+    """A screen with a life of its own in the view's thread, such as a window."""
+
+    def poll(self) -> None:
+        """Paint what was shown, and take in what the user did."""
+
+
+class Engine:
+    """A live run. `run` blocks until it ends; every other member may be used by any thread.
+
+    It is a `videogender.live.stats.LiveControl`.
+
+    Attributes:
+        captures: one a source, in order.
+        looker: the thread of the network.
+        ended_clean: every thread has ended with `run`; one that waits for a network may not have.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LiveSource],
+        detector: BatchDetector,
+        settings: Settings | None = None,
+        *,
+        recorders: Sequence[Recorder] = (),
+        records_raw: bool = False,
+        log: LiveLog | None = None,
+        duration_seconds: float = 0.0,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            sources: what to watch; names may repeat.
+            detector: finds the faces of all of them.
+            settings: how to follow, label and draw; None takes the defaults.
+            recorders: one a source, or none. They run from the beginning.
+            records_raw: record pictures without anything drawn on them.
+            log: told each frame that is shown.
+            duration_seconds: how long to run; 0 is until it is stopped, or all sources end.
+            notice: told in one line when a source is lost, comes back, fails or ends.
+
+        Raises:
+            ConfigError: raw pictures would show faces that are to be blurred.
+        """
+        settings = settings or Settings()
+        blur = self._looks_first = settings.render.blur
+        if blur and records_raw and recorders:
+            raise ConfigError("--record-raw would keep the faces that --blur hides; drop either")
+        if blur:
+            # A face hidden too many does no harm, one too few does: whatever is found is hidden,
+            # and a frame is shown only when its own faces are known.
+            settings = replace(settings, track=replace(settings.track, min_hits=1))
+        self._settings = settings
+        self._view_bell, look_bell = Bell(), Bell()
+        self.captures = [
+            Capture(
+                source,
+                settings.track,
+                view_bell=self._view_bell,
+                look_bell=look_bell,
+                give_up_after_seconds=settings.live.give_up_after_seconds,
+                looks_first=blur,
+            )
+            for source in sources
+        ]
+        self.looker = Looker(self.captures, detector, settings, look_bell, passes_on=blur)
+        self._recorders = list(recorders)
+        self._records_raw = records_raw
+        self._log = log
+        self._duration = duration_seconds
+        self._notice = notice
+        self._device = _device_of(detector)
+        self.ended_clean = True
+        self._stop = threading.Event()
+        self._paused = False
+        self._faces = [(0, 0, 0)] * len(self.captures)  # female, male, unsure now in view
+        self._told: list[State] = ["starting"] * len(self.captures)
+        self._failure: VideogenderError | None = None
+        self._recording_lock = threading.Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources, without credentials."""
+        return tuple(capture.source.name for capture in self.captures)
+
+    @property
+    def face_threshold(self) -> float:
+        """Least score of a face that is shown."""
+        return self.looker.face_threshold
+
+    def set_face_threshold(self, value: float) -> None:
+        """Change it, from the next look on; 0 to 1."""
+        if not 0 <= value <= 1:
+            raise ValueError(f"a face threshold is 0 to 1, got {value}")
+        self.looker.face_threshold = value
+
+    @property
+    def can_record(self) -> bool:
+        """Whether a file was named to record to."""
+        return bool(self._recorders)
+
+    @property
+    def recording(self) -> bool:
+        """Whether frames are being recorded."""
+        return any(recorder.running for recorder in self._recorders)
+
+    def start_recording(self) -> None:
+        """Begin to record, to further files if there are some already."""
+        with self._recording_lock:
+            for recorder in self._recorders:
+                recorder.start()
+
+    def stop_recording(self) -> None:
+        """Finish the recordings, which are complete from then on."""
+        with self._recording_lock:
+            stop_all(self._recorders, _RECORDERS_SECONDS)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the user wants nothing to move: files stand still, cameras run on unseen."""
+        return self._paused
+
+    def set_paused(self, value: bool) -> None:
+        """Pause, or go on."""
+        self._paused = value
+
+    def request_stop(self) -> None:
+        """End the run soon; returns at once. Safe in a signal's handler."""
+        self._stop.set()
+
+    def stats(self) -> list[LiveStats]:
+        """Return how each source does, in order."""
+        return [self._stats_of(position) for position in range(len(self.captures))]
+
+    def _stats_of(self, position: int) -> LiveStats:
+        capture, (female, male, unsure) = self.captures[position], self._faces[position]
+        state, message = capture.condition
+        if state == "running" and self._paused and capture.waits:
+            state = "paused"
+        fps_in, fps_out = capture.meter.rates()
+        p50, p95 = capture.meter.latency_ms()
+        return LiveStats(
+            source=capture.source.name,
+            state=state,
+            message=message,
+            fps_in=fps_in,
+            fps_out=fps_out,
+            latency_ms_p50=p50,
+            latency_ms_p95=p95,
+            dropped=capture.meter.dropped,
+            frames=capture.meter.frames,
+            faces=female + male + unsure,
+            female=female,
+            male=male,
+            unsure=unsure,
+            reconnects=capture.reconnects,
+            device=self._device,
+        )
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return each source's figures over the whole run."""
+        return [
+            {
+                **capture.meter.overall(),
+                "reconnects": capture.reconnects,
+                "state": capture.condition[0],
+                "device": self._device,
+            }
+            for capture in self.captures
+        ]
+
+    def run(self, screens: Sequence[Screen] = ()) -> None:
+        """Watch until all sources end, the time is up, or `request_stop`; screens are closed.
+
+        Raises:
+            SourceError: every source failed.
+            OutputError: a recording or the log could not be written to its end.
+            VideogenderError: what the network raised.
+        """
+        with quick_collections():
+            self._watch(screens)
+        self._finish()
+
+    def _watch(self, screens: Sequence[Screen]) -> None:
+        self.looker.start()
+        try:
+            while not (self._stop.is_set() or self.looker.ready.wait(_NAP_SECONDS)):
+                pass  # the first forward pass takes longer than all others
+            began = time.monotonic()
+            self.start_recording()
+            for capture in self.captures:
+                capture.start(began)
+            while not self._stop.is_set():
+                self._view_bell.wait(_NAP_SECONDS)
+                # Asked before the view, so that what came in between is still shown.
+                is_over = all(capture.is_over for capture in self.captures)
+                is_over = is_over and (not self._looks_first or self.looker.is_idle)
+                moved = self._view(screens)
+                self._tell_changes()
+                if self.looker.error is not None:
+                    raise self.looker.error
+                if is_over and not moved:
+                    break
+                if self._duration and time.monotonic() - began >= self._duration:
+                    break
+        finally:
+            self.ended_clean = self._end(screens)
+
+    def _view(self, screens: Sequence[Screen]) -> bool:
+        """Show the newest frame of each source; return whether there was any."""
+        shown: list[tuple[int, Captured, Faces]] = []
+        for position, capture in enumerate(self.captures):
+            if self._paused and capture.waits:
+                continue
+            captured = capture.shown.take()
+            if captured is not None:
+                shown.append((position, captured, self._show(position, captured, screens)))
+        for screen in screens:
+            if isinstance(screen, Polled):
+                screen.poll()
+        for position, captured, faces in shown:
+            self.captures[position].meter.show(captured.captured_seconds)
+            if self._log is not None:
+                self._write_log(self._log, position, captured, faces)
+        return bool(shown)
+
+    def _show(self, position: int, captured: Captured, screens: Sequence[Screen]) -> Faces:
+        faces = self.looker.faces(position, captured)
+        labels = faces.labels(self._settings.label.unsure_below)
+        self._faces[position] = (
+            labels.count("female"),
+            labels.count("male"),
+            labels.count("unsure"),
+        )
+        frame = captured.frame
+        eager = [screen for screen in screens if screen.wants(position)]
+        recorder = self._recorders[position] if self._recorders else None
+        if recorder is not None and (not recorder.running or recorder.error is not None):
+            recorder = None
+        if recorder is not None and self._records_raw:
+            recorder.write(frame.picture, frame.pts_seconds or 0.0)
+            recorder = None
+        if recorder is None and not eager:
+            return faces
+        rgb = self._drawn(captured, faces)
+        for screen in eager:
+            screen.show(position, rgb, faces, captured.captured_seconds)
+        if recorder is not None:
+            recorder.write(rgb, frame.pts_seconds or 0.0)
+        return faces
+
+    def _drawn(self, captured: Captured, faces: Faces) -> NDArray[np.uint8]:
+        rgb = captured.frame.picture.to_rgb()
+        if len(faces):
+            # The network may be looking at these very pixels.
+            rgb = rgb.copy() if _is_shared(rgb, captured) else rgb
+            draw_faces(Canvas.from_rgb(rgb), faces, self._settings.label, self._settings.render)
+        return rgb
+
+    def _write_log(self, log: LiveLog, position: int, captured: Captured, faces: Faces) -> None:
+        stats = self._stats_of(position)
+        figures = {
+            "fps_in": stats.fps_in,
+            "fps_out": stats.fps_out,
+            "latency_ms_p50": stats.latency_ms_p50,
+            "latency_ms_p95": stats.latency_ms_p95,
+            "dropped": stats.dropped,
+            "state": stats.state,
+        }
+        log.take(captured.frame, faces, captured.captured_seconds, figures)
+
+    def _tell_changes(self) -> None:
+        for position, capture in enumerate(self.captures):
+            state, message = capture.condition
+            if state == self._told[position]:
+                continue
+            before, self._told[position] = self._told[position], state
+            if state == "running":
+                if before == "reconnecting":
+                    self._notice(f"{capture.source.name}: is there")
+            else:
+                self._faces[position] = (0, 0, 0)
+                self._notice(message or f"{capture.source.name}: {state}")
+        for recorder in self._recorders:
+            if recorder.error is not None and self._failure is None:
+                self._failure = _in_words(recorder.error)
+                self._notice(f"recording stopped: {self._failure}")
+
+    def _end(self, screens: Sequence[Screen]) -> bool:
+        self._stop.set()
+        for capture in self.captures:
+            capture.stop()
+        self.looker.stop()
+        is_clean = stop_all(self._recorders, _RECORDERS_SECONDS)
+        for screen in screens:
+            with suppress(Exception):
+                screen.close()
+        until = time.monotonic() + _THREADS_SECONDS
+        is_clean = self.looker.join(_THREADS_SECONDS) and is_clean
+        for capture in self.captures:
+            is_clean = capture.join(max(0.0, until - time.monotonic())) and is_clean
+        return is_clean
+
+    def _finish(self) -> None:
+        """Write the summaries, and raise what went wrong on the way."""
+        if self._log is not None:
+            for name, summary in zip(self.names, self.summaries(), strict=True):
+                self._log.finish(name, summary)
+        errors = [capture.error for capture in self.captures]
+        if all(errors) and errors[0] is not None:
+            raise errors[0]
+        for recorder in self._recorders:
+            if recorder.error is not None:
+                raise _in_words(recorder.error)
+
+
+def _is_shared(rgb: NDArray[np.uint8], captured: Captured) -> bool:
+    """Tell whether the picture gave away its own array, which others may read."""
+    return np.shares_memory(rgb, getattr(captured.frame.picture, "array", np.empty(0)))
+
+
+def _in_words(error: Exception) -> VideogenderError:
+    if isinstance(error, VideogenderError):
+        return error
+    return VideogenderError(f"unexpected {type(error).__name__} while recording: {error}")
+
+
+def _device_of(detector: BatchDetector) -> str:
+    describe = getattr(detector, "describe", None)
+    return str(describe()) if callable(describe) else type(detector).__name__

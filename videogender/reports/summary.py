@@ -1,0 +1,241 @@
+"""Summaries: how many appearances, presented how, when and for how long, ready for JSON.
+
+Of a video whose faces were followed (`summarize`):
+
+    source, kind "video", width, height, frames, shots, unsure_below, interrupted
+    begin_seconds      time of the first frame on the source's clock
+    duration_seconds   until the end of the last frame
+    appearances        {"all", "female", "male", "unsure"}: tracks by label. They are appearances,
+                       not people: who comes back after a cut, or after a while, counts again
+    on_screen          by label, and "all" for any: PRESENCE and
+                       "first_seconds", "last_seconds": of the first and last such frame, or null
+    per_minute         [{"begin_seconds", "end_seconds", "watched_seconds", "all": PRESENCE, ...}]
+                       on the source's clock; watched is the part of the minute that was looked at
+    PRESENCE           {"seconds": with at least one such face, "face_seconds": summed over faces,
+                       "peak": most at once, "peak_at_seconds", "mean": at once}
+    tracks             [{"id", "shot", "label", "female", "first_seconds", "last_seconds",
+                       "seconds": in view, "mean_height_px", "frames", "detections", "score"}]
+    zones              as given, or null
+
+Where faces were not followed (`FaceCounts`), `appearances` and `tracks` are null and `shots` too,
+and `faces` {"all", ...} counts faces over all frames; a still has kind "image" and no times.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videogender.frames import Faces, Frame, label_of
+from videogender.reports.flat import flatten, frame_seconds
+from videogender.tracking.settle import Settled
+
+__all__ = ["LABELS", "FaceCounts", "counts_at_once", "summarize"]
+
+LABELS = ("female", "male", "unsure")
+GROUPS = ("all", *LABELS)
+
+Counts = NDArray[np.int64]  # [F, 4], faces at once: all, female, male, unsure
+
+
+def summarize(
+    settled: Settled,
+    *,
+    source: str,
+    size_wh: tuple[int, int],
+    unsure_below: float,
+    zones: Mapping[str, Any] | None = None,
+    interrupted: bool = False,
+) -> dict[str, Any]:
+    """Summarise a video whose faces were followed.
+
+    Args:
+        settled: of the first pass.
+        source: what the user named.
+        size_wh: of the upright frames.
+        unsure_below: least probability of a label.
+        zones: what was counted in zones and at lines, passed on as it is.
+        interrupted: the video was not looked at to its end.
+
+    Returns:
+        what this module's docstring describes.
+    """
+    labels = [label_of(track.female, unsure_below) for track in settled.tracks]
+    return {
+        **_frame_facts(settled.seconds, source, "video", size_wh, unsure_below, interrupted),
+        "shots": len(np.unique(settled.shot)),
+        "appearances": _tally(labels),
+        **_over_time(settled.seconds, counts_at_once(settled, unsure_below)),
+        "tracks": _tracks(settled, labels),
+        "zones": None if zones is None else dict(zones),
+    }
+
+
+def counts_at_once(settled: Settled, unsure_below: float) -> Counts:
+    """Return how many faces each frame shows: int64 [F, 4] of all, female, male, unsure."""
+    flat = flatten(settled)
+    column = np.array(
+        [GROUPS.index(label_of(track.female, unsure_below)) for track in settled.tracks], np.int64
+    )
+    counts = np.zeros((len(settled), len(GROUPS)), np.int64)
+    np.add.at(counts, (flat.row, column[flat.track]), 1)
+    counts[:, 0] = counts.sum(1)
+    return counts
+
+
+class FaceCounts:
+    """Counts faces frame by frame where they are not followed: images, and `label_by: frame`.
+
+    Args:
+        source: what the user named.
+        unsure_below: least probability of a label.
+    """
+
+    def __init__(self, source: str, unsure_below: float) -> None:
+        self._source, self._unsure_below = source, unsure_below
+        self._size_wh = (0, 0)
+        self._seconds, self._counts = array("d"), array("q")
+        self._is_still = False
+
+    def add(self, frame: Frame, faces: Faces) -> None:
+        """Count the faces of one more frame."""
+        tally = _tally(faces.labels(self._unsure_below))
+        self._counts.extend(tally[group] for group in GROUPS)
+        self._is_still = frame.pts_seconds is None
+        self._seconds.append(frame.pts_seconds or 0.0)
+        self._size_wh = (frame.width, frame.height)
+
+    def at_once(self) -> tuple[NDArray[np.float64], Counts]:
+        """Return the times of the frames [F] and how many faces each shows [F, 4]."""
+        counts = np.array(self._counts, np.int64).reshape(-1, len(GROUPS))
+        return np.array(self._seconds, np.float64), counts
+
+    def summary(
+        self, *, zones: Mapping[str, Any] | None = None, interrupted: bool = False
+    ) -> dict[str, Any]:
+        """Summarise what was counted, as this module's docstring describes."""
+        seconds, counts = self.at_once()
+        kind = "image" if self._is_still else "video"
+        facts = _frame_facts(
+            seconds, self._source, kind, self._size_wh, self._unsure_below, interrupted
+        )
+        times: dict[str, Any] = {"on_screen": None, "per_minute": None}
+        if self._is_still:
+            facts["begin_seconds"] = facts["duration_seconds"] = None
+        else:
+            times = _over_time(seconds, counts)
+        return {
+            **facts,
+            "shots": None,
+            "appearances": None,
+            "faces": dict(zip(GROUPS, counts.sum(0).tolist(), strict=True)),
+            **times,
+            "tracks": None,
+            "zones": None if zones is None else dict(zones),
+        }
+
+
+def _frame_facts(
+    seconds: NDArray[np.float64],
+    source: str,
+    kind: str,
+    size_wh: tuple[int, int],
+    unsure_below: float,
+    interrupted: bool,
+) -> dict[str, Any]:
+    return {
+        "source": source,
+        "kind": kind,
+        "width": size_wh[0],
+        "height": size_wh[1],
+        "frames": len(seconds),
+        "begin_seconds": _rounded(seconds[0]) if len(seconds) else None,
+        "duration_seconds": _rounded(frame_seconds(seconds).sum()),
+        "unsure_below": unsure_below,
+        "interrupted": interrupted,
+    }
+
+
+def _tally(labels: list[Any]) -> dict[str, int]:
+    return {"all": len(labels)} | {name: labels.count(name) for name in LABELS}
+
+
+def _over_time(seconds: NDArray[np.float64], counts: Counts) -> dict[str, Any]:
+    """Return `on_screen` and `per_minute` of frames at these times with these faces at once."""
+    lengths = frame_seconds(seconds)
+    whole: dict[str, Any] = {}
+    for column, group in enumerate(GROUPS):
+        there = seconds[counts[:, column] > 0]
+        whole[group] = {
+            **_presence(seconds, lengths, counts[:, column]),
+            "first_seconds": _rounded(there[0]) if len(there) else None,
+            "last_seconds": _rounded(there[-1]) if len(there) else None,
+        }
+    minutes = []
+    minute = np.floor(seconds / 60).astype(np.int64)
+    for value in np.unique(minute).tolist():
+        part = slice(*np.searchsorted(minute, [value, value + 1]).tolist())
+        minutes.append(
+            {
+                "begin_seconds": 60 * value,
+                "end_seconds": 60 * (value + 1),
+                "watched_seconds": _rounded(lengths[part].sum()),
+                **{
+                    group: _presence(seconds[part], lengths[part], counts[part, column])
+                    for column, group in enumerate(GROUPS)
+                },
+            }
+        )
+    return {"on_screen": whole, "per_minute": minutes}
+
+
+def _presence(
+    seconds: NDArray[np.float64], lengths: NDArray[np.float64], count: Counts
+) -> dict[str, Any]:
+    watched = float(lengths.sum())
+    face_seconds = float((lengths * count).sum())
+    peak = int(count.max(initial=0))
+    mean = face_seconds / watched if watched else float(count.mean()) if len(count) else 0.0
+    return {
+        "seconds": _rounded(lengths[count > 0].sum()),
+        "face_seconds": _rounded(face_seconds),
+        "peak": peak,
+        "peak_at_seconds": _rounded(seconds[count.argmax()]) if peak else None,
+        "mean": _rounded(mean),
+    }
+
+
+def _tracks(settled: Settled, labels: list[Any]) -> list[dict[str, Any]]:
+    flat, count = flatten(settled), len(settled.tracks)
+    heights = (flat.boxes[:, 3] - flat.boxes[:, 1]).astype(np.float64)
+    shown = np.maximum(np.bincount(flat.track, minlength=count), 1)
+    mean_height = np.bincount(flat.track, heights, count) / shown
+    in_view = np.bincount(flat.track, frame_seconds(settled.seconds)[flat.row], count)
+    return [
+        {
+            "id": track.id,
+            "shot": track.shot,
+            "label": label,
+            "female": None if math.isnan(track.female) else _rounded(track.female, 4),
+            "first_seconds": _rounded(track.first_seconds),
+            "last_seconds": _rounded(track.last_seconds),
+            "seconds": _rounded(seconds),
+            "mean_height_px": _rounded(height, 1),
+            "frames": track.frames,
+            "detections": track.detections,
+            "score": _rounded(track.score, 4),
+        }
+        for track, label, seconds, height in zip(
+            settled.tracks, labels, in_view.tolist(), mean_height.tolist(), strict=True
+        )
+    ]
+
+
+def _rounded(value: float, digits: int = 3) -> float:
+    """Round for JSON, without a negative zero."""
+    return round(float(value), digits) + 0.0
