@@ -85,8 +85,21 @@ def recorded(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let a video take the place of the camera; the captures that were opened are returned."""
     opened: list[Any] = []
 
+    class Recorded:
+        """A file would be through at once."""
+
+        def __init__(self) -> None:
+            self._file = cv2.VideoCapture(str(path))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def read(self) -> Any:
+            time.sleep(0.02)
+            return self._file.read()
+
     def open_recorded(number: int) -> cv2.VideoCapture:
-        opened.append(cv2.VideoCapture(str(path)))
+        opened.append(Recorded())
         return opened[-1]
 
     monkeypatch.setattr(camera, "open_capture", open_recorded)
@@ -116,7 +129,7 @@ def test_an_unplugged_camera_comes_back(
     opened = recorded(write_video(tmp_path / "clip.mp4", count=20), monkeypatch)
     told: list[str] = []
     source = CameraSource("0")
-    engine = Engine([source], SquareDetector(), notice=told.append, duration_seconds=2.2)
+    engine = Engine([source], SquareDetector(), notice=told.append, duration_seconds=2.5)
     engine.run()
     assert len(opened) >= 2
     assert engine.stats()[0].reconnects >= 1

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Grid"]
 
-_MOST_WH = (1920, 1080)
+_MOST_WH = (1440, 810)
 
 
 class Grid:

@@ -27,6 +27,7 @@ _SWSCALE_MATRICES = {
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 # Players take untagged video of this height and above for BT.709, smaller for BT.601.
 _HD_HEIGHT = 720
+_TINY_PX = 16
 
 
 def matrix_of(colorspace: int, height: int) -> str:
@@ -93,11 +94,13 @@ class Scalers(threading.local):
         """Return a frame's orientation, which is that of the frame before where nothing changed.
 
         A frame that was asked for its side data refers to itself from then on, and keeps its
-        pixels until Python looks for circles. So only those are asked that may be different.
+        pixels until Python looks for circles. So a tiny copy is asked, and only where something
+        may be different.
         """
         looks = (frame.rotation, frame.width, frame.height)
         if looks != self._asked:
-            self._asked, self._orientation = looks, Orientation.of(frame)
+            tiny = VideoReformatter().reformat(frame, _TINY_PX, _TINY_PX, "gray")
+            self._asked, self._orientation = looks, Orientation.of(tiny)
         return self._orientation
 
 
