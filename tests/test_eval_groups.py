@@ -105,11 +105,10 @@ def test_a_band_counts_its_own_faces_and_false_alarms() -> None:
     rows = [square(300, 60), square(100, 50), square(0, 20), square(400, 24)]
     scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
     found = [(entry, Faces(np.array(rows, np.float32), scores, scores))]
-    band = judge_all(found, Range(16.0, 32.0, own_alarms=True))
+    band = judge_all(found, Range(16.0, 32.0))
     assert band.hit.tolist() == [True, False]  # the face of 50 px and the alarm of 60 are not asked
     assert band.figures().average_precision == 1.0
-    plain = judge_all(found, Range(16.0, 32.0))
-    assert plain.hit.tolist() == [False, True, False]
+    assert judge_all(found, Range(16.0)).hit.tolist() == [False, True, True, False]
     # the end of a band belongs to the next
     assert judge_all(found, Range(10.0, 20.0)).figures().faces == 0
     assert judge_all(found, Range(20.0, 50.0)).figures().faces == 1

@@ -6,7 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -19,13 +19,18 @@ from videogender import Detector
 from videogender.config import DetectSettings
 from videogender.errors import ConfigError, OutputError, TrainingError
 from videogender.evaluation.detection import iou
-from videogender.finetuning.data import read_data
+from videogender.finetuning.data import Data, read_data
+from videogender.finetuning.datasets import Sample
+from videogender.finetuning.joint import answers_of
 from videogender.finetuning.request import Request, Watcher
 from videogender.finetuning.run import finetune
 from videogender.finetuning.settings import FinetuneSettings, settings_of, with_values
 from videogender.network import checkpoints
 from videogender.training.keyed import checked
 from videogender.weights_store import resolve
+
+if TYPE_CHECKING:
+    from videogender.finetuning.datasets import Labelled, Split
 
 FAST = {
     "epochs": 3,
@@ -269,6 +274,7 @@ def test_joint_training_tells_detection_before_and_after(faces: Path, tmp_path: 
     results = run(faces, ships, tmp_path / "run", want)
     for side in ("before", "after"):
         assert 0 <= results[side]["average_precision"] <= 1
+    assert results["confusion"]["labels"] == ["female", "male"]
     before, after = tensors(ships), tensors(tmp_path / "run" / "best.safetensors")
     assert not torch.equal(before["stem.0.conv.weight"], after["stem.0.conv.weight"])
     trained = checkpoints.load_trained(tmp_path / "run" / "best.safetensors")
@@ -276,6 +282,36 @@ def test_joint_training_tells_detection_before_and_after(faces: Path, tmp_path: 
     lines = (tmp_path / "run" / "joint" / "train" / "faces.jsonl").read_text().splitlines()
     assert len(lines) == 20
     assert all("gender" in json.loads(line)["faces"][0] for line in lines)
+
+
+def test_a_whole_network_is_judged_by_what_annotate_would_say() -> None:
+    stills = Path(__file__).parent.parent / "samples" / "stills"
+    trained = checkpoints.load_trained(resolve("lite"))
+    detector = Detector.load("lite", device="cpu")
+    samples, expected = [], []
+    for path in sorted(stills.glob("*.jpg")):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        (found,) = detector([pixels])
+        height, width = pixels.shape[:2]
+        box = tuple((found.boxes[0] + [4, -4, 4, -4]).tolist())  # labels are never quite so
+        samples.append(Sample(path, box, 0, None, path.name, width, height))
+        expected.append(found.female[0])
+    samples.append(Sample(path, (0, 0, 9, 9), 0, None, "no face there", width, height))
+    none = np.zeros(0, np.int64)
+    data = Data(
+        cast("Labelled", None),
+        cast("Split", None),
+        samples,
+        np.zeros(5, np.int64),
+        train=none,
+        val=none,
+        test=np.arange(5),
+    )
+    temperature = trained.facts.gender_temperature
+    answers = answers_of(trained.network, temperature, data, torch.device("cpu"), settings("joint"))
+    assert np.exp(answers.seen.log_probabilities)[:, 0] == pytest.approx(expected, abs=1e-3)
+    assert answers.seen.face.tolist() == [0, 1, 2, 3]
 
 
 def test_joint_training_is_of_genders_alone(lite: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from videogender.training.keep import Keeper
 from videogender.training.metrics import MetricsLog
 from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import opencv
-from videogender.training.settings import TrainSettings, flat
+from videogender.training.settings import CropSettings, TrainSettings, flat
 from videogender.training.stopping import StopRequest, Stopwatch
 
 HERE = Path(__file__).parent
@@ -62,7 +62,10 @@ def weights_of(trainer: Trainer) -> torch.Tensor:
 def test_training_lowers_the_loss_and_finds_the_faces(
     data: Path, store: ImageStore, tmp_path: Path
 ) -> None:
-    trainer = trainer_of(store, TrainSettings(steps=40, side=96, batch=8, large_every=0), tmp_path)
+    settings = TrainSettings(
+        steps=40, side=96, batch=8, large_every=0, crops=CropSettings(mosaic_share=0.4)
+    )
+    trainer = trainer_of(store, settings, tmp_path)
     reports: list[Progress] = []
     trainer.run(reports.append)
     assert [p.step for p in reports] == list(range(1, 41))

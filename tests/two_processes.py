@@ -46,7 +46,7 @@ def by_hand(store: ImageStore, settings: TrainSettings, start: Lite) -> dict[str
         for rank in range(2):
             generator = torch.Generator().manual_seed(step * 4099 + rank)
             images, targets = prepare_batch(
-                store, network, settings.batch, settings.side, settings.crops, generator
+                store, network, settings.batch, settings.side, settings, generator
             )
             predictions = network(images)
             matches = match(targets, predictions.anchors)

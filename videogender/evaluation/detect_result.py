@@ -18,14 +18,13 @@ from videogender.frames import Faces
 LONG_SIDE = 640  # at which heights are given
 LEAST_SCORE = 0.02  # precision over recall needs the weak detections too
 
-# Over all faces from a height every false alarm counts; within a band only those of its own height.
 BANDS = {
-    ">= 16 px": (16.0, np.inf, False),
-    ">= 8 px": (8.0, np.inf, False),
-    "8-16 px": (8.0, 16.0, True),
-    "16-32 px": (16.0, 32.0, True),
-    "32-96 px": (32.0, 96.0, True),
-    ">= 96 px": (96.0, np.inf, True),
+    ">= 16 px": (16.0, np.inf),
+    ">= 8 px": (8.0, np.inf),
+    "8-16 px": (8.0, 16.0),
+    "16-32 px": (16.0, 32.0),
+    "32-96 px": (32.0, 96.0),
+    ">= 96 px": (96.0, np.inf),
 }
 CURVE = ">= 16 px"  # whose precision over recall is drawn
 CURVE_POINTS = 101
@@ -102,8 +101,8 @@ def detect_result(
         heights_at: heights of faces are those at this long side.
     """
     bands, curve = {}, []
-    for band, (least, most, own_alarms) in BANDS.items():
-        judged = judge_all(found, Range(least, most, heights_at, own_alarms))
+    for band, (least, most) in BANDS.items():
+        judged = judge_all(found, Range(least, most, heights_at))
         bands[band] = Band(judged.figures(), *detection_intervals(judged))
         if band == CURVE:
             curve = _curve(judged)

@@ -45,17 +45,16 @@ class FaceFinder(Protocol):
 class Range:
     """Which labelled faces count, by height; all others count neither as found nor as missed.
 
+    As in COCO's evaluation, a false alarm whose own height lies outside does not count either.
+
     Attributes:
         least_px, most_px: height in pixels, the least included, the most not.
         at_long_side: heights are those after the picture has been scaled to this long side.
-        own_alarms: a false alarm whose own height lies outside does not count either, as COCO's
-            evaluation has it; without it every false alarm counts.
     """
 
     least_px: float = 16.0
     most_px: float = math.inf
     at_long_side: float = 640.0
-    own_alarms: bool = False
 
     def holds(self, boxes: NDArray[np.float32], entry: Entry) -> NDArray[np.bool_]:
         """Tell which boxes [N, 4] of a picture have such a height."""
@@ -124,7 +123,7 @@ def evaluate_detection(
 
     A labelled face that is marked `ignore`, or is shorter than `least_px` once its image has been
     scaled to a long side of `at_long_side`, counts neither as found nor as missed, and neither does
-    a detection that fits it best.
+    a detection that fits it best, or a false alarm that is shorter itself.
 
     Args:
         found: images with their faces, at a low face threshold (0.02 is usual).
@@ -150,8 +149,7 @@ def judge_all(found: Iterable[tuple[Entry, Faces]], heights: Range) -> Judged:
         counts = heights.holds(truth, entry)
         counts &= ~np.array([bool(f.get("ignore", False)) for f in entry.faces], bool)
         outcome = judge(detections.boxes, truth, counts)
-        if heights.own_alarms:
-            outcome[(outcome == 0) & ~heights.holds(detections.boxes, entry)] = -1
+        outcome[(outcome == 0) & ~heights.holds(detections.boxes, entry)] = -1
         judged = outcome >= 0
         scores.append(detections.scores[judged])
         hits.append(outcome[judged] == 1)

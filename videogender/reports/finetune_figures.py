@@ -107,7 +107,7 @@ def curves(epochs: Sequence[Mapping[str, Any]], best: float | None) -> Html:
     )
     note = f"The weights of epoch {mark:.0f} were kept." if mark is not None else None
     charts = tag("div", *(tag("figure", d) for d in drawn if d), class_="pair")
-    body = [legend, charts] if any(drawn) else []
+    body = [legend, charts] if any(drawn) and len(epochs) > 1 else []
     return section("Training", *body, _epoch_table(epochs), note=note)
 
 

@@ -23,13 +23,16 @@ __all__ = ["apply_colour", "augment", "jpeg_noise"]
 LUMA_BGR = (0.114, 0.587, 0.299)
 
 
-def augment(images: Tensor, targets: Targets, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor, targets: Targets, generator: torch.Generator, strength: float = 1.0
+) -> Tensor:
     """Distort a batch.
 
     Args:
         images: uint8 [B, 3, S, S] BGR, channels last in memory; may be written to.
         targets: its faces; some get a patch over their lower half, as a mask or a hand would.
         generator: random numbers, on the same device.
+        strength: 0 to 1; each effect comes that much as often, and colours stray that much as far.
 
     Returns:
         float32 [B, 3, S, S] BGR of 0 to 255.
@@ -40,32 +43,37 @@ def augment(images: Tensor, targets: Targets, generator: torch.Generator) -> Ten
         return torch.rand(n, device=device, generator=generator) * (high - low) + low
 
     def some(share: float) -> Tensor:
-        drawn = torch.rand(count, device=device, generator=generator) < share
+        drawn = torch.rand(count, device=device, generator=generator) < share * strength
         return drawn.nonzero().squeeze(1)
 
-    matrix, offset = _draw_colour(uniform, device)
-    out = apply_colour(_patch_faces(images, targets, generator), matrix, offset)
+    matrix, offset = _draw_colour(uniform, device, strength)
+    out = apply_colour(_patch_faces(images, targets, generator, strength), matrix, offset)
     if len(which := some(0.15)):
         gamma = torch.exp(uniform(-0.6, 0.6, len(which)))[:, None, None, None]
         out[which] = (out[which] / 255).pow(gamma) * 255
     if len(which := some(0.12)):
         out[which] = _blur(out[which], uniform(0.5, 2.2, len(which)))
     if len(which := some(0.15)):
-        strength = uniform(2.0, 14.0, len(which))[:, None, None, None]
+        deviation = uniform(2.0, 14.0, len(which))[:, None, None, None]
         shape = out[which].shape
-        out[which] += torch.randn(shape, device=device, generator=generator) * strength
+        out[which] += torch.randn(shape, device=device, generator=generator) * deviation
     if len(which := some(0.12)) and images.shape[2] % 8 == 0:
         out[which] = jpeg_noise(out[which].clamp(0, 255), uniform(12, 70, len(which)))
     return out.clamp_(0, 255)
 
 
 def _draw_colour(
-    uniform: Callable[[float, float], Tensor], device: torch.device
+    uniform: Callable[[float, float], Tensor], device: torch.device, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Draw one affine colour map an image: contrast, brightness, saturation, tint, grey."""
-    contrast, saturation, brightness = uniform(0.65, 1.35), uniform(0.5, 1.5), uniform(-28, 28)
-    saturation = torch.where(uniform(0, 1) < 0.08, 0.0, saturation)  # some cameras see no colour
-    tint = torch.stack([uniform(0.85, 1.15) for _ in range(3)], 1)
+
+    def about(middle: float, reach: float) -> Tensor:
+        return middle + strength * uniform(-reach, reach)
+
+    contrast, saturation, brightness = about(1, 0.35), about(1, 0.5), about(0, 28)
+    grey = uniform(0, 1) < 0.08 * strength  # some cameras see no colour
+    saturation = torch.where(grey, 0.0, saturation)
+    tint = torch.stack([about(1, 0.15) for _ in range(3)], 1)
     luma = torch.tensor(LUMA_BGR, device=device).expand(3, 3)
     mix = luma + saturation[:, None, None] * (torch.eye(3, device=device) - luma)
     matrix = mix * (tint * contrast[:, None])[:, :, None]
@@ -127,7 +135,9 @@ def jpeg_noise(images: Tensor, quality: Tensor) -> Tensor:
     return blocks.transpose(3, 4).reshape(n, channels, height, width)
 
 
-def _patch_faces(images: Tensor, targets: Targets, generator: torch.Generator) -> Tensor:
+def _patch_faces(
+    images: Tensor, targets: Targets, generator: torch.Generator, strength: float
+) -> Tensor:
     """Cover part of one face in some canvases with a plain colour."""
     device, count = images.device, len(images)
 
@@ -142,7 +152,7 @@ def _patch_faces(images: Tensor, targets: Targets, generator: torch.Generator) -
     free[:, 1] = free[:, 1].sqrt()
     low = box[:, :2] + free * (1 - part) * wh
     high = low + part * wh
-    which = ((uniform(count) < 0.2) & (wh.amin(1) > 16)).nonzero().squeeze(1)
+    which = ((uniform(count) < 0.2 * strength) & (wh.amin(1) > 16)).nonzero().squeeze(1)
     if len(which) == 0:
         return images
     step = torch.arange(images.shape[2], device=device)

@@ -28,7 +28,7 @@ from videogender.training.data import ImageStore
 from videogender.training.loss import detection_losses
 from videogender.training.match import match
 from videogender.training.sampling import sample_pixels
-from videogender.training.settings import CropSettings, TrainSettings, flat
+from videogender.training.settings import TrainSettings, flat
 from videogender.training.stopping import StopRequest, Stopwatch
 
 # Steps between two looks at the losses: each look waits for a GPU, which then waits for us.
@@ -69,13 +69,13 @@ def prepare_batch(
     network: AnchorNetwork,
     canvases: int,
     side: int,
-    settings: CropSettings,
+    settings: TrainSettings,
     generator: torch.Generator,
 ) -> tuple[Tensor, Targets]:
     """Return network input [B, 3, S, S] and its targets."""
-    crops, targets = plan_crops(store, canvases, side, settings, generator)
+    crops, targets = plan_crops(store, canvases, side, settings.crops, generator)
     pixels = sample_pixels(store, crops, network.pixel_mean_bgr)
-    images = augment(pixels, targets, generator)
+    images = augment(pixels, targets, generator, settings.distortion)
     mean = torch.tensor(network.pixel_mean_bgr, device=images.device)[:, None, None]
     images = images.sub_(mean).mul_(network.pixel_scale)
     return images.contiguous(memory_format=torch.channels_last), targets
@@ -228,7 +228,7 @@ class Trainer:
         self.generator.manual_seed((s.seed * 1_000_003 + self.step) * 4099 + self.rank)
         with self._watch.running():
             images, targets = prepare_batch(
-                self.store, self.network, count, side, s.crops, self.generator
+                self.store, self.network, count, side, s, self.generator
             )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             predictions = self.network(images)

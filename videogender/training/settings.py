@@ -35,7 +35,7 @@ OPTIMIZERS = {"adamw": (2.5e-3, 0.05), "sgd": (1e-2, 5e-4)}
 class CropSettings:
     """How crops are drawn; sizes in pixels of the canvas."""
 
-    mosaic_share: float = _setting(0.35, "canvases that are mosaics of portraits", least=0, most=1)
+    mosaic_share: float = _setting(0.25, "canvases that are mosaics of portraits", least=0, most=1)
     mosaic_grids: tuple[int, ...] = _setting(
         (1, 2, 2, 3, 4), "tiles along a mosaic's side, drawn evenly", least=1, most=16
     )
@@ -58,7 +58,7 @@ class CropSettings:
     aspect: float = _setting(
         0.05, "standard deviation of the log of the aspect change", least=0, most=0.5
     )
-    least_face_px: float = _setting(6.0, "shorter faces are ignored", least=0)
+    least_face_px: float = _setting(8.0, "shorter faces are ignored", least=0)
     least_visible: float = _setting(
         0.4, "share of a face that must be left by the crop", least=0, most=1
     )
@@ -88,6 +88,9 @@ class TrainSettings:
     batch: int = _setting(16, "canvases a step and process", least=1, most=65536)
     large_every: int = _setting(
         5, "every n-th step has canvases of twice the side, a quarter as many; 0 has none", least=0
+    )
+    distortion: float = _setting(
+        0.5, "how often and how far pixels are distorted: colour, blur, noise", least=0, most=1
     )
     optimizer: str = _setting("adamw", "what takes the steps", choices=tuple(OPTIMIZERS))
     learning_rate: float | None = _setting(
