@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from file_server import serve
 from public_s3fd import clcarwin_state, small, yxlijun_state
+from safetensors.numpy import save_file
 
 from videogender import weights_store
 from videogender.cli.main import main
@@ -81,12 +84,32 @@ def test_list_shows_what_is_there(
     (cache / "weights" / "broken.safetensors").write_bytes(b"nothing of use")
     assert main(["weights", "list"]) == 0
     found = rows(capsys.readouterr().out)
-    for name, gender in (("mine", "yes"), ("plain", "no")):
+    for name, tells in (("mine", "gender"), ("plain", "faces only")):
         path = cache / "weights" / f"{name}.safetensors"
         size = f"{path.stat().st_size / 1e6:.1f} MB"
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        assert found[name] == f"{name} lite {gender} {size} {digest} {path}"
+        assert found[name] == f"{name} lite {tells} {size} {digest} {path}"
     assert "damaged: " in found["broken"]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "tells"),
+    [
+        ("attribute", ["mask", "no mask"], "gender; mask, no mask"),
+        ("classifier", [f"id{n}" for n in range(10)], "pictures: id0, id1, id2, 7 more"),
+        ("refeed", ["female", "male"], "second look: female, male"),
+        ("gender", ["female", "male"], "gender"),
+    ],
+)
+def test_list_says_what_weights_tell(
+    cache: Path, capsys: pytest.CaptureFixture[str], task: str, labels: list[str], tells: str
+) -> None:
+    facts = {"task": task, "labels": json.dumps(labels), "model": "lite"}
+    (cache / "weights").mkdir(parents=True)
+    tensors = {"s8_gender.weight": np.zeros(1, np.float32)}
+    save_file(tensors, cache / "weights" / "mine.safetensors", facts)
+    assert main(["weights", "list"]) == 0
+    assert f" lite {tells} 0.0 MB " in rows(capsys.readouterr().out)["mine"]
 
 
 def test_list_needs_no_torch(tmp_path: Path) -> None:

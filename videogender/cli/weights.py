@@ -39,7 +39,7 @@ def list_weights() -> None:
     from videogender.weights_store import known
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "model", "gender heads", "size", "SHA-256", "where"):
+    for heading in ("name", "model", "tells", "size", "SHA-256", "where"):
         right = heading == "size"
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for entry in known():
@@ -131,9 +131,27 @@ def _row(entry: WeightsFile) -> tuple[str, ...]:
         return entry.name, entry.name, "", "", "", f"not here: {hint}"
     if entry.problem:
         return entry.name, entry.model, "", _size(entry), "", entry.problem
-    gender = "yes" if entry.has_gender else "no"
     where = f"{entry.path} (ships with videogender)" if entry.origin == "package" else entry.path
-    return entry.name, entry.model, gender, _size(entry), entry.sha256[:12], str(where)
+    return entry.name, entry.model, _answers(entry), _size(entry), entry.sha256[:12], str(where)
+
+
+def _answers(entry: WeightsFile) -> str:
+    """Say what weights tell of a face, or of a picture."""
+    import json
+
+    try:
+        labels = [str(label) for label in json.loads(entry.metadata.get("labels", "[]"))]
+    except (ValueError, TypeError):
+        labels = []
+    if len(labels) > 4:
+        labels = [*labels[:3], f"{len(labels) - 3} more"]
+    kind = {"refeed": "second look", "classifier": "pictures"}.get(entry.metadata.get("task", ""))
+    parts = [f"{kind}: {', '.join(labels)}"] if kind else []
+    if entry.has_gender and not kind:
+        parts.append("gender")
+    if entry.metadata.get("task") == "attribute":
+        parts.append(", ".join(labels))
+    return "; ".join(parts) or "faces only"
 
 
 def _size(entry: WeightsFile) -> str:
