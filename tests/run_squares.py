@@ -2,7 +2,8 @@
 
 Environment: SQUARES_DELAY is what a batch takes, in seconds; SQUARES_GENDERLESS leaves the gender
 heads out; SQUARES_MODELLESS fails to load; SQUARES_FATAL_WIDTH is that of frames which kill the
-process, and if SQUARES_FATAL_ONCE names a file that is not there, it is made and only then they do.
+process, after SQUARES_FATAL_AFTER batches of them, and if SQUARES_FATAL_ONCE names a file that is
+not there, it is made and only then they do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from videogender.errors import ModelError
 
 
 class Detector(SquareDetector):
+    fatal = 0  # batches of the fatal width so far
+
     @classmethod
     def load(cls, model: str, **options: Any) -> Detector:
         if "SQUARES_MODELLESS" in os.environ:
@@ -31,7 +34,9 @@ class Detector(SquareDetector):
     def detect(self, scaled, sizes_wh):  # type: ignore[no-untyped-def]
         time.sleep(float(os.environ.get("SQUARES_DELAY", "0")))
         if sizes_wh[0][0] == int(os.environ.get("SQUARES_FATAL_WIDTH", "0")):
-            perhaps_die()
+            self.fatal += 1
+            if self.fatal > int(os.environ.get("SQUARES_FATAL_AFTER", "0")):
+                perhaps_die()
         return super().detect(scaled, sizes_wh)
 
 
@@ -43,11 +48,16 @@ def perhaps_die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-# The processes of --jobs run this file too, under a name of their own.
+def stand_in() -> None:
+    """Take the place of the detector in this process."""
+    module = types.ModuleType("videogender.detector")
+    module.Detector = Detector  # type: ignore[attr-defined]
+    sys.modules["videogender.detector"] = module
+
+
+# The processes of --jobs run this file too, under a name of their own; those of Ray call a hook.
 if __name__ in ("__main__", "__mp_main__"):
-    stand_in = types.ModuleType("videogender.detector")
-    stand_in.Detector = Detector  # type: ignore[attr-defined]
-    sys.modules["videogender.detector"] = stand_in
+    stand_in()
 
 if __name__ == "__main__":
     sys.exit(main())

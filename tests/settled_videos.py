@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Actor:
     growth: float = 0.0  # px a second
     x: float = 100.0
     score: float = 0.9
+    mask: float | None = None  # of classes mask and no mask; NaN where the head was not asked
 
     def is_there(self, t: float) -> bool:
         return any(begin - 1e-9 <= t < end - 1e-9 for begin, end in self.spans)
@@ -54,6 +55,10 @@ def settled_video(
                 np.array([actor.score for _, actor in here], np.float32),
                 np.array([actor.female for _, actor in here], np.float32),
             )
+            if any(actor.mask is not None for actor in actors):
+                masks = np.array([actor.mask for _, actor in here], np.float32)
+                both = np.stack([masks, 1 - masks], 1)
+                faces = replace(faces, attributes=both, classes=("mask", "no mask"))
             tape.faces(faces, np.array([i + 1 for i, _ in here], np.int64))
     return settle(tape.read(), TrackSettings(), 0.5)
 

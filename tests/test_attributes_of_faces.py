@@ -303,6 +303,8 @@ def test_annotate_writes_classes(
     rows, table = tmp_path / "faces.jsonl", tmp_path / "faces.csv"
     arguments = ["annotate", str(clip), "--weights", str(weights), "--device", "cpu"]
     arguments += ["--json", str(rows), "--csv", str(table), "--label-by", follow]
+    summary, page = tmp_path / "sums.json", tmp_path / "page.html"
+    arguments += ["--summary", str(summary), "--report", str(page)]
     assert main(arguments) == 0
     assert "warning" not in capsys.readouterr().err  # every face has its label
     lines = records(rows)
@@ -318,6 +320,11 @@ def test_annotate_writes_classes(
     assert len(flat) == 10
     assert flat[0]["attribute"] == "half"
     assert float(flat[0]["attribute_probability"]) == lines[0]["faces"][0]["attribute_probability"]
+    [told] = json.loads(summary.read_text())["inputs"]
+    times = 1 if follow == "track" else 5
+    found = {group["name"]: group["all"] for group in told["attributes"]}
+    assert found == {"mask": times, "no mask": 0, "half": times, "unsure": 0}
+    assert "By attribute" in page.read_text()
     with av.open(str(tmp_path / "clip.annotated.mp4")) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
     left = frame[50:, 14:20].reshape(-1, 3).astype(int)  # along the left edge of the red face

@@ -23,13 +23,14 @@ from videogender.benchmark.clips import MakeClip, transcode
 from videogender.benchmark.network import ForwardPass, FrameParts
 from videogender.benchmark.plan import Plan, measure
 from videogender.benchmark.results import Results, Spread
+from videogender.benchmark.stages import STAGES
 from videogender.benchmark.timing import time_runs
 from videogender.benchmark.worker import Worker
 from videogender.cli.main import main
 from videogender.config import VideoSettings
 from videogender.errors import ConfigError, ModelError, VideogenderError
 from videogender.network import checkpoints
-from videogender.network.heads import AnchorNetwork
+from videogender.network.heads import AnchorNetwork, Predictions
 from videogender.network.lite import Lite
 from videogender.sinks.video import VideoSink
 from videogender.sources.video import VideoSource
@@ -116,7 +117,13 @@ def counted_multiply_adds(network: AnchorNetwork) -> int:
 def test_forward_passes_are_timed_at_the_size_asked_for(weights: Path) -> None:
     part = ForwardPass(detect(weights))
     sizes: list[torch.Size] = []
-    part._detector.network.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape))
+    forward = part._detector.forward
+
+    def noted(x: torch.Tensor) -> Predictions:
+        sizes.append(x.shape)
+        return forward(x)
+
+    part._detector.forward = noted
     answer = part.ask(batch=2, seconds=0.0, size_wh=(96, 64))
     assert len(answer["ms"]) == 5
     assert all(ms > 0 for ms in answer["ms"])
@@ -334,6 +341,11 @@ def test_the_whole_command_measures_everything(ran: subprocess.CompletedProcess[
         fps = median(clip["frames"] / each[f"{way}_seconds"] for each in rounds)
         assert whole[f"{way}_fps"]["median"] == pytest.approx(fps)
         assert fps > 0
+    stages = {each["name"]: each for each in results["stages"]}
+    assert list(stages) == [stage for stage in STAGES if stage]
+    assert stages["encode"]["ms"]["p10"] > 0
+    total_ms = 1e3 * median(each["annotate_seconds"] for each in rounds) / clip["frames"]
+    assert 0 < stages["network"]["ms"]["median"] < 3 * total_ms  # a machine is not always as fast
     command = results["command"]
     assert 0 < command["first_frame_seconds"]["median"] < command["whole_seconds"]["median"]
     assert command["peak_memory_bytes"] is None or command["peak_memory_bytes"] > 100e6  # torch
@@ -348,7 +360,7 @@ def test_the_table_shows_what_the_json_says(ran: subprocess.CompletedProcess[str
     (line,) = [line for line in table.splitlines() if "annotate / transcode" in line]
     assert line.split()[3] == shown
     assert f"{results['facts']['multiply_adds'] / 1e9:.2f} G multiply-adds" in table
-    for part in ("batch 1", "batch 2", "around / network", "start to first frame", "peak memory"):
+    for part in ("batch 1", "batch 2", "around / network", "start to first frame", "by stage"):
         assert part in table
 
 
@@ -394,3 +406,25 @@ def test_live_runs_are_measured(
     said = capsys.readouterr().out
     assert "capture to label, median" in said
     assert main(["bench", "live", str(clip), "--seconds", "1"]) == 2
+    assert main(["bench", "live", str(clip), "--size", "large"]) == 2
+
+
+def test_a_long_live_run_gives_a_row_at_every_interval(
+    weights: Path, clip: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "live.json"
+    flags = ["--seconds", "3.5", "--fps", "20", "--weights", str(weights), "--device", "cpu"]
+    flags += ["--size", "320x240", "--rows", "1s", "--json", str(out)]
+    assert main(["bench", "live", str(clip), *flags, "--threads", "1"]) == 0
+    [run] = json.loads(out.read_text(), parse_constant=pytest.fail)["runs"]
+    assert (run["width"], run["height"]) == (320, 240)
+    assert 2 <= len(run["rows"]) <= 4
+    for number, row in enumerate(run["rows"], 1):
+        assert row["seconds"] == pytest.approx(number, abs=0.9)  # a busy machine is late
+        assert 20 < row["memory_mb"] < 20_000
+        assert 0 <= row["fps_out"] <= row["fps_in"] + 2
+        assert row["dropped"] >= 0
+    assert run["memory_mb"] == pytest.approx(run["rows"][-1]["memory_mb"], rel=0.5)
+    said, aside = capfd.readouterr()
+    assert said.count(" MB") >= 1 + len(run["rows"])
+    assert aside.count("to label p50/p95 ") == len(run["rows"])  # as it goes

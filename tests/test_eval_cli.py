@@ -184,8 +184,16 @@ def test_a_clip_that_is_its_own_truth(tmp_path: Path, capsys: pytest.CaptureFixt
     clip, truth = tmp_path / "clip.mp4", tmp_path / "truth.jsonl"
     shorten(SAMPLES / "clip.mp4", clip, frames=20)
     assert main(["annotate", str(clip), "--no-video", "--json", str(truth), "-q"]) == 0
-    found = figures_of(capsys, "video", clip, truth)
-    by_track, by_frame = found["results"]
+    found = figures_of(
+        capsys, "video", clip, truth, "--every", "3", "--every", "1", "--detect-fps", "10"
+    )
+    by_track, sparse, timed, by_frame = found["results"]
+    ways = [(r["label_by"], r["every"], r["detect_fps"]) for r in found["results"]]
+    assert ways == [("track", 1, 0), ("track", 3, 0), ("track", 1, 10), ("frame", 1, 0)]
+    for other in (sparse, timed):
+        assert other["found"] > 0.9
+        assert other["id_switches"] is not None
+        assert 0 < other["processor_seconds"] < by_track["processor_seconds"]
     assert by_track["faces"] >= 20
     assert (by_track["found"], by_track["false_alarms"]) == (1.0, 0.0)
     assert (by_track["id_switches"], by_track["label_changes"]) == (0, 0)
@@ -224,6 +232,8 @@ def shorten(source: Path, target: Path, frames: int) -> None:
         (["gender", ".", "--min-age", "nan"], 2, "--min-age should be 0 or more"),
         (["gender", ".", "--unsure-below", "2"], 2, "--unsure-below should be"),
         (["video", "clip.mp4", "missing.jsonl"], 7, "no such data file"),
+        (["video", "clip.mp4", "t.jsonl", "--every", "0"], 2, "--every should be"),
+        (["video", "clip.mp4", "t.jsonl", "--detect-fps", "0"], 2, "--detect-fps should be more"),
         (["detect", ".", "--report", "no/where"], 4, "does not exist; make it first"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from tracking_truth import Answer, Face, Scene, measure, straight
 
 from videogender.errors import TrainingError
-from videogender.evaluation.video import evaluate_video
+from videogender.evaluation.video import Way, evaluate_video
 from videogender.evaluation.video_truth import read_truth
 from videogender.sinks.jsonl import FrameRecord
 
@@ -70,7 +70,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
         )
         for i in range(10)
     ]
-    figures = evaluate_video(records, truth, "track")
+    figures = evaluate_video(records, truth, Way("track"))
     assert figures.faces == 20
     assert figures.found == pytest.approx(19 / 20)
     assert figures.false_alarms == pytest.approx(3 / 10)
@@ -87,7 +87,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert figures.track_minutes == pytest.approx(2 * (9 / RATE) / 60)
     assert figures.flicker == pytest.approx(3 / (18 / RATE / 60))
     assert figures.id_switches == 1
-    assert evaluate_video(records, truth, "frame").id_switches is None
+    assert evaluate_video(records, truth, Way("frame")).id_switches is None
 
 
 def crowd(seed: int) -> tuple[Scene, list[Answer]]:
@@ -130,7 +130,7 @@ def test_switches_misses_and_alarms_are_those_of_clear_mot(tmp_path: Path, seed:
         record(i, *(shown(list(b), "male", number) for number, b in answer.items()))
         for i, answer in enumerate(answers)
     ]
-    figures = evaluate_video(records, truth, "track")
+    figures = evaluate_video(records, truth, Way("track"))
     expected = measure(scene.truth, answers)
     assert expected.switches > 5
     assert figures.id_switches == expected.switches
@@ -148,13 +148,13 @@ def test_changes_between_labelled_frames_are_seen(tmp_path: Path) -> None:
         record(i, shown(box(10.0 * i), "male" if i in (33, 34, 58) else "female"))
         for i in range(101)
     ]
-    figures = evaluate_video(records, truth_of(tmp_path / "t.jsonl", lines), "frame")
+    figures = evaluate_video(records, truth_of(tmp_path / "t.jsonl", lines), Way("frame"))
     assert (figures.faces, figures.found, figures.face_accuracy) == (11, 1.0, 1.0)
     assert figures.label_changes == 4
     assert figures.track_minutes == pytest.approx(100 / RATE / 60)
     # labels further apart than a second say nothing of what lies between
     far = [lines[0], lines[-1]]
-    figures = evaluate_video(records, truth_of(tmp_path / "f.jsonl", far), "frame")
+    figures = evaluate_video(records, truth_of(tmp_path / "f.jsonl", far), Way("frame"))
     assert (figures.label_changes, figures.track_minutes) == (0, 0)
     assert math.isnan(figures.flicker)
 
@@ -179,7 +179,7 @@ def test_boxes_without_tracks_are_linked_by_overlap(tmp_path: Path) -> None:
 def test_a_tie_between_labels_is_unsure(tmp_path: Path) -> None:
     lines = [{"frame": i, "faces": [{"box": box(0), "label": "male"}]} for i in range(2)]
     records = [record(i, shown(box(0), ("male", "female")[i])) for i in range(2)]
-    figures = evaluate_video(records, truth_of(tmp_path / "t.jsonl", lines), "frame")
+    figures = evaluate_video(records, truth_of(tmp_path / "t.jsonl", lines), Way("frame"))
     assert figures.tracks[0].answer == "unsure"
     assert math.isnan(figures.track_accuracy)
 
@@ -216,5 +216,5 @@ def test_what_annotate_writes_can_be_read_back_as_truth(tmp_path: Path) -> None:
     truth = truth_of(tmp_path / "t.jsonl", [dict(line) for line in lines])
     assert [face.label for face in truth.frames[0]] == [None, "male"]
     assert not truth.linked
-    figures = evaluate_video(lines, truth, "track")
+    figures = evaluate_video(lines, truth, Way("track"))
     assert (figures.found, figures.track_accuracy, figures.id_switches) == (1.0, 1.0, 0)

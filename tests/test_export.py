@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,60 @@ def test_an_exported_file_finds_the_faces_of_the_sample(
     assert main(["export", str(path)]) == 4  # it exists
 
 
-def test_export_to_another_kind_of_file_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow  # OpenVINO's converter takes some seconds
+def test_an_openvino_model_finds_the_faces_of_the_sample(
+    detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(tmp_path / "lite.tflite")]) == 2
-    assert "should end in .onnx" in capsys.readouterr().err
+    openvino = pytest.importorskip("openvino")
+    path = tmp_path / "lite.xml"
+    assert main(["export", str(path)]) == 0
+    assert "largest difference" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lite.bin", "lite.xml"]
+    with open_source("samples/clip.mp4") as source:
+        rgb = next(iter(source)).picture.to_rgb((640, 352))
+    model = openvino.Core().read_model(path)
+    facts = {key: fact.value for key, fact in model.get_rt_info()["model_info"].items()}
+    assert json.loads(facts["labels"]) == ["female", "male"]
+    assert facts["mean_rgb"].startswith("[123.0, 117.0, 104.0]")
+    assert facts["temperature"].startswith(f"{detector.temperature:g}")
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = compiled({"image": rgb.transpose(2, 0, 1)[None].astype(np.float32)})
+    boxes, scores, female = (
+        torch.from_numpy(results[name])[0] for name in ("boxes", "scores", "female")
+    )
+    likely = scores > float(facts["face_threshold"])
+    order = scores[likely].argsort(descending=True)
+    keep, _ = nms(boxes[likely][order], float(facts["nms_iou"]))
+    ours = detector([rgb])[0]
+    assert len(ours) > 0
+    np.testing.assert_allclose(scores[likely][order][keep].numpy(), ours.scores, atol=1e-4)
+    assert not female[likely].isnan().any()
+    assert main(["export", str(path)]) == 4  # it exists
+    path.unlink()
+    assert main(["export", str(path)]) == 4  # its weights do
+    assert [p.name for p in tmp_path.iterdir()] == ["lite.bin"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["lite.tflite"], "lite.tflite: the file should end in .onnx or .xml"),
+        (["lite.onnx", "--format", "openvino"], "lite.onnx: the file should end in .xml"),
+        (["lite.xml", "--format", "onnx"], "lite.xml: the file should end in .onnx"),
+        (["lite.onnx", "--format", "tensorrt"], "--format should be onnx or openvino"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", *argv]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_converter_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["export", str(tmp_path / "lite.xml")]) == 2
+    assert "pip install 'videogender[openvino]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

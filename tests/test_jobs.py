@@ -57,7 +57,7 @@ def run(
     """Return exit code, stdout and stderr."""
     process = start(*arguments, cwd=cwd, env=env, before=before)
     try:
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=500)
     finally:
         process.kill()
     return process.returncode, out, err
@@ -90,6 +90,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def timeless(file: Path) -> str:
+    """Read a file; a report says at which minute it was made."""
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "then", file.read_text())
 
 
 def pending(folder: Path) -> int:
@@ -126,7 +131,7 @@ def test_data_are_those_of_one_process_to_the_byte(tmp_path: Path) -> None:
                 assert (one / name).read_bytes() == (many / name).read_bytes(), name
         else:
             assert one.stat().st_size > 500
-            assert one.read_bytes() == many.read_bytes(), flag
+            assert timeless(one) == timeless(many), flag
     assert names(tmp_path / "one") == names(tmp_path / "many")
     for i in range(3):
         copies = [tmp_path / name / f"clip{i}.annotated.mp4" for name in ("one", "many")]

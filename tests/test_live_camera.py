@@ -27,6 +27,8 @@ from videogender.sources.camera import CameraSource, configure, prefers_jpeg, re
 from videogender.sources.cameras import find_camera, list_cameras
 from videogender.sources.live import UnreachableError
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -28,6 +28,8 @@ from videogender.cli.main import main
 from videogender.frames import Faces, Frame, RgbPicture
 from videogender.sinks.livelog import LiveLog
 
+pytestmark = pytest.mark.timed
+
 TESTS = Path(__file__).parent
 SQUARES = str(TESTS / "run_squares.py")
 
@@ -278,12 +280,13 @@ def test_the_page_is_served(clip: Path) -> None:
         assert child.stderr is not None
         line = next(line for line in child.stderr if line.startswith("page: "))
         url = line.split()[1]
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not is_healthy(url + "healthz"):  # until the source runs
             assert time.monotonic() < until
             time.sleep(0.1)
         began = time.monotonic()
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=20)
-        assert time.monotonic() - began < 2.5
+        child.communicate(timeout=60)
+        took = time.monotonic() - began
     assert child.returncode == 130
+    assert took < 15, took  # a second where nothing else runs; Python unloads libraries, too

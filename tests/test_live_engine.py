@@ -23,6 +23,8 @@ from videogender.live.engine import Engine
 from videogender.sources.live import Grab, UnreachableError
 from videogender.sources.playback import Playback
 
+pytestmark = pytest.mark.timed
+
 FRAME_SECONDS = 0.01
 
 
@@ -193,14 +195,15 @@ def test_files_drop_when_told_to(tmp_path: Path) -> None:
 def test_a_file_plays_at_its_own_speed_and_again_and_again(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "clip.mp4", count=12)  # 0.48 s
     watcher = Watcher()
+    engine = Engine([Playback(clip, loop=True)], SquareDetector(), PLAIN, duration_seconds=1.6)
     began = time.monotonic()
-    Engine([Playback(clip, loop=True)], SquareDetector(), PLAIN, duration_seconds=1.6).run(
-        [watcher]
-    )
-    assert 1.5 < time.monotonic() - began < 4
-    assert 25 < len(watcher.squares) < 50  # 40 at the clip's own rate
+    engine.run([watcher])
+    assert time.monotonic() - began > 1.5
+    figures = engine.summaries()[0]
+    assert len(watcher.squares) == figures["frames"] < 50  # 40 at the clip's own rate
+    assert 5 < figures["fps_in"] < 35  # a busy machine is late, and then makes up for some
     back = np.diff(watcher.squares) < -5
-    assert back.sum() >= 2
+    assert back.sum() >= 1
 
 
 def test_several_sources_share_a_batch() -> None:
@@ -257,8 +260,11 @@ def test_faces_of_before_a_loss_are_not_shown_after_it() -> None:
 
     source, watcher = Scripted(60, lives=[40]), Watcher()
     Engine([source], Late(), PLAIN).run([watcher])
-    assert np.isfinite(watcher.boxes[20:38]).any()
-    assert np.isnan(watcher.boxes[-18:-10]).all()
+    squares, boxes = np.array(watcher.squares), np.array(watcher.boxes)
+    first_after = np.abs(squares - square_x(45)) <= 10  # pictures 40 to 49: nowhere else before
+    assert np.isfinite(boxes[squares < square_x(39)]).any()
+    assert first_after.any()
+    assert np.isnan(boxes[first_after]).all()
 
 
 def test_a_source_is_given_up_after_a_while() -> None:
@@ -316,7 +322,7 @@ def test_stopping_takes_less_than_two_seconds_in_the_middle_of_a_long_look() -> 
 def test_nothing_is_drawn_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(
-        "videogender.live.engine.draw_faces", lambda *args: drawn.append(len(args[1]))
+        "videogender.live.drawing.draw_faces", lambda *args: drawn.append(len(args[1]))
     )
     engine = Engine([Scripted(40)], SquareDetector(), PLAIN)
     engine.run([Watcher(pictures=False)])

@@ -28,6 +28,8 @@ from videogender.sources.live import Pacer
 from videogender.sources.stream import Arrivals
 from videogender.tracking.live import Follower
 
+pytestmark = pytest.mark.timed
+
 
 def test_the_slot_keeps_the_newest_and_counts_the_rest() -> None:
     slot: Newest[int] = Newest(Bell())

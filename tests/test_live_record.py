@@ -24,6 +24,8 @@ from videogender.frames import RgbPicture
 from videogender.sinks.record import Recorder, stop_all
 from videogender.sinks.recording import Recording
 
+pytestmark = pytest.mark.timed
+
 QUICK = VideoSettings(preset="ultrafast")
 TESTS = Path(__file__).parent
 

@@ -25,6 +25,8 @@ from videogender.live.engine import Engine
 from videogender.sources.live import Grab, UnreachableError
 from videogender.sources.stream import StreamSource
 
+pytestmark = pytest.mark.timed
+
 PLAIN = Settings(render=RenderSettings(style="none", labels=False))
 
 

@@ -19,6 +19,8 @@ from squares import write_video
 
 from videogender.sinks.window import why_no_display
 
+pytestmark = pytest.mark.timed
+
 TESTS = Path(__file__).parent
 
 needs_display = pytest.mark.skipif(

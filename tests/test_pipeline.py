@@ -20,6 +20,8 @@ from videogender import pipeline as pipeline_module
 from videogender.frames import Faces, Frame, RgbPicture
 from videogender.pipeline import BATCHES_IN_FLIGHT, Pipeline, stream, unbatched
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture(autouse=True)
 def _no_thread_survives() -> Iterator[None]:

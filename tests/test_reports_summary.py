@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from settled_videos import Actor, settled_video, ticks
 
 from videogender.frames import Faces, Frame, RgbPicture
-from videogender.reports.flat import frame_seconds, stretches
 from videogender.reports.summary import LABELS, FaceCounts, summarize
+from videogender.tracking.flat import frame_seconds, stretches
 from videogender.tracking.settle import Settled
 
 
@@ -182,3 +183,46 @@ def test_lengths_of_frames() -> None:
     assert frame_seconds(np.array([0.0, 1.0, 3.0, 4.0])).tolist() == [1, 2, 1, 1]
     assert frame_seconds(np.array([5.0])).tolist() == [0]
     assert frame_seconds(np.zeros(0)).tolist() == []
+
+
+def test_attributes_are_settled_with_their_tracks() -> None:
+    """A fine-tuned head's answer belongs to the whole appearance, as the label does."""
+    actors = [
+        Actor([(0, 4)], female=0.95, mask=0.9),
+        Actor([(1, 3)], female=0.05, mask=0.95),
+        Actor([(5, 6)], female=0.95, mask=0.1),
+        Actor([(6, 7)], female=0.5, mask=0.5),
+        Actor([(8, 9)], female=0.5, mask=math.nan),
+    ]
+    settled = settled_video(actors, ticks(10))
+    told = summary_of(settled)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    names = ["mask", "mask", "no mask", "unsure", "unsure"]
+    assert [track["attribute"] for track in told["tracks"]] == names
+    assert told["tracks"][1]["attribute_probability"] > 0.85
+    assert told["tracks"][4]["attribute_probability"] is None
+    assert told["attributes"] == [
+        {"name": "mask", "all": 2, "female": 1, "male": 1, "unsure": 0, "face_seconds": 6.0},
+        {"name": "no mask", "all": 1, "female": 1, "male": 0, "unsure": 0, "face_seconds": 1.0},
+        {"name": "unsure", "all": 2, "female": 0, "male": 0, "unsure": 2, "face_seconds": 2.0},
+    ]
+    assert set(settled.tracks[0].attributes) == {"mask", "no mask"}
+    assert settled.tracks[0].attribute(0.9999) == ("unsure", settled.tracks[0].attributes["mask"])
+    # The frames say the same.
+    assert settled.faces(12).attribute_labels(0.65)[0][0] == "mask"
+    plain = summary_of(settled_video([Actor([(0, 4)])], ticks(10)))
+    assert plain["attributes"] is None
+    assert "attribute" not in plain["tracks"][0]
+
+
+def test_attributes_of_single_frames_are_counted_face_by_face() -> None:
+    counts = FaceCounts("a.jpg", 0.65)
+    both = np.array([[0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]], np.float32)
+    found = replace(faces(0.9, 0.9, 0.1), attributes=both, classes=("mask", "no mask"))
+    for i in range(2):
+        counts.add(Frame(picture(), i, None, "a.jpg"), found)
+    assert counts.summary()["attributes"] == [
+        {"name": "mask", "all": 2, "female": 2, "male": 0, "unsure": 0},
+        {"name": "no mask", "all": 2, "female": 2, "male": 0, "unsure": 0},
+        {"name": "unsure", "all": 2, "female": 0, "male": 2, "unsure": 0},
+    ]

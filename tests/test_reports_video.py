@@ -14,10 +14,10 @@ from settled_videos import Actor, settled_video, ticks
 from videogender.config import Settings, with_overrides
 from videogender.frames import Faces, Frame, RgbPicture
 from videogender.reports import video_section
-from videogender.reports.flat import stretches
 from videogender.reports.summary import LABELS, FaceCounts, summarize
 from videogender.reports.video_report import write_video_report
 from videogender.reports.video_section import VideoSection
+from videogender.tracking.flat import stretches
 
 NASTY = "talks & co/<script>alert('x')</script> \"café\" 会議.mp4"
 
@@ -156,6 +156,23 @@ def test_zones_with_their_map(tmp_path: Path) -> None:
     arrow = section.all("path", "line-across")[0].attributes["d"]
     foot, tip = re.findall(r"M[\d.]+ [\d.]+L[\d.]+ [\d.]+M([\d.]+) [\d.]+L([\d.]+)", arrow)[0]
     assert float(tip) < float(foot)
+
+
+def test_attributes_have_a_table_and_stand_beside_each_appearance(tmp_path: Path) -> None:
+    actors = [
+        Actor([(0, 8)], female=0.95, mask=0.9),
+        Actor([(2, 10)], female=0.05, mask=0.1),
+        Actor([(12, 14)], female=0.05, mask=float("nan")),
+    ]
+    page = page_of(tmp_path, part_of(actors))
+    rows = page.section("By attribute").rows()
+    assert [row[:2] for row in rows] == [["mask", "1"], ["no mask", "1"], ["unsure", "1"]]
+    assert rows[0][3:] == ["1", "0", "0", "8.0 s"]
+    tracks = page.section("Appearances").rows()
+    assert [row[3] for row in tracks] == ["mask", "no mask", "unsure"]
+    assert float(tracks[0][4]) > 0.8
+    assert tracks[2][4] == "\N{EN DASH}"
+    assert "By attribute" not in page_of(tmp_path, part_of(crowd(3, 20))).headings()
 
 
 def stills() -> list[VideoSection]:

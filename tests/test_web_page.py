@@ -22,8 +22,10 @@ import videogender
 from videogender.errors import OutputError
 from videogender.sinks.web import WebScreen
 
+pytestmark = pytest.mark.timed
+
 TOKEN = "a-Token_of-some-length"
-ROUTES = ("/", "/page.css", "/page.js", "/chart.js", "/video.js", "/icon.svg")
+ROUTES = ("/", "/page.css", "/page.js", "/areas.js", "/chart.js", "/video.js", "/icon.svg")
 NUMBERS = ("/api/stats", "/metrics", "/healthz")
 
 
@@ -229,6 +231,37 @@ def test_metrics_are_what_prometheus_reads(run: Run) -> None:
     assert counters == {
         f"videogender_{name}" for name in ("frames", "dropped_frames", "reconnects")
     }
+
+
+def test_metrics_of_zones_are_counters_that_never_fall(run: Run) -> None:
+    def zone(name: str, **counts: int) -> dict[str, object]:
+        split = {"all": sum(counts.values()), **counts}
+        keys = ("appearances", "entries", "exits", "dwell_seconds", "now")
+        return {"name": name, **dict.fromkeys(keys, split)}
+
+    told = {"zones": [zone("a", female=5, male=0)], "lines": []}
+    events = {
+        "zones": [zone("a", female=3, male=2)],
+        "lines": [{"name": 'to "x"', "in": {"all": 1, "female": 1}, "out": {"all": 2, "male": 2}}],
+    }
+    run.now = [RUNNING, replace(RUNNING, zones=told, zone_events=events)]
+    with WebScreen(run) as screen:
+        text = ask(screen, "/metrics").body.decode()
+        assert json.loads(ask(screen, "/api/stats").body)["sources"][1]["zones"] == told
+    samples = {
+        (sample.name, sample.labels.get("label"), sample.labels.get("way")): sample
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if "_zone_" in sample.name or "_line_" in sample.name
+    }
+    assert {sample.labels["index"] for sample in samples.values()} == {"1"}
+    assert samples["videogender_zone_faces", "female", None].value == 5
+    for name in ("appearances", "entries", "exits", "dwell_seconds"):
+        assert samples[f"videogender_zone_{name}_total", "female", None].value == 3
+        assert samples[f"videogender_zone_{name}_total", "male", None].value == 2
+    crossed = samples["videogender_line_crossings_total", "male", "out"]
+    assert (crossed.value, crossed.labels["line"]) == (2, 'to "x"')
+    assert len(samples) == 5 * 2 + 2  # no sum stands beside its parts
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "localhost:9999", "[::1]:80"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from squares import SquareDetector, write_video
 from web_run import (
     RUNNING,
     Run,
@@ -27,7 +28,11 @@ from web_run import (
 )
 
 from videogender.frames import Faces
+from videogender.live.engine import Engine
 from videogender.sinks.web import WebScreen, feed
+from videogender.sources.playback import Playback
+
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture
@@ -195,6 +200,28 @@ def test_whoever_comes_later_sees_what_is_on_now(screen: WebScreen, encoded: lis
         with watching(screen, "/video/0") as [second]:
             assert second.read() == seen
     assert len(encoded) == 1
+
+
+def test_a_source_that_stands_still_is_shown_again_to_whoever_comes_later(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", count=50)
+    engine = Engine([Playback(clip, loop=True)], SquareDetector())
+    with WebScreen(engine) as screen:
+        runner = threading.Thread(target=engine.run, args=([screen],))
+        runner.start()
+        until(lambda: engine.stats()[0].frames > 3, 30)
+        engine.set_paused(True)
+        for _ in range(3):  # each comes after the one before has gone
+            with watching(screen, "/video/0") as [watcher]:
+                found = watcher.read()
+                assert found
+                picture = np.asarray(Image.open(BytesIO(found[1])).convert("L"))
+                assert picture.shape == (120, 160)
+                assert picture[45:65].max() > 200  # the square
+            until(lambda: not screen.wants(0))
+        assert engine.stats()[0].state == "paused"
+        engine.request_stop()
+        runner.join(10)
+    assert not runner.is_alive()
 
 
 def test_two_viewers_share_each_picture(screen: WebScreen, encoded: list[int]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from videogender.config import TrackSettings, ZoneSettings
 from videogender.errors import ConfigError
 from videogender.frames import Faces
-from videogender.reports.flat import frame_seconds
+from videogender.tracking.flat import frame_seconds
 from videogender.tracking.settle import Settled, settle
 from videogender.tracking.tape import Tape
 from videogender.zones.live import LiveZones, LooseZones
@@ -301,7 +301,9 @@ def test_frame_by_frame_gives_the_same_as_all_at_once(
         np.testing.assert_array_equal(a.inside, b.inside)
         np.testing.assert_array_equal(a.crossed, b.crossed)
     end = float(settled.seconds[-1] + frame_seconds(settled.seconds)[-1])
-    assert whole.figures() == approximately(live.figures(end))
+    figures = live.figures(end)
+    assert whole.figures() == approximately(figures)
+    assert live.happened().figures() == approximately(figures), "no label changed"
 
 
 def approximately(figures: dict[str, list[dict[str, object]]]) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,14 @@ from videogender.targets import Job, plan_jobs
 from videogender.work import Work, load_detector
 
 if TYPE_CHECKING:
+    from videogender.jobs.kept import Kept
+    from videogender.jobs.manifest import Manifest
+    from videogender.jobs.messages import Setup
     from videogender.jobs.team import Team
 
 __all__ = ["AnnotationInterrupted", "Progress", "Summary", "annotate"]
+
+ENGINES = ("local", "ray")
 
 
 class _NothingDoneError(Exception):
@@ -46,7 +52,9 @@ def annotate(
     end_seconds: float | None = None,
     force: bool = False,
     skip_existing: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> list[Summary]:
     """Find and label the faces of videos and images, and write annotated copies and data.
@@ -79,11 +87,16 @@ def annotate(
         start_seconds: where to begin in each video, on its own clock from its first frame.
         end_seconds: where to end.
         force: replace existing outputs.
-        skip_existing: leave out inputs whose annotated copy is there and not older than they are;
-            then Ctrl-C keeps no unfinished copy.
+        skip_existing: leave out inputs whose annotated copy is there and current, by content,
+            settings and weights where an earlier run with this noted them, else by date; then
+            Ctrl-C keeps no unfinished copy. Without copies, data that an unfinished run has kept
+            beside its first data file are used again.
         jobs: processes among which several inputs are divided, each with a detector of its own; 0
             decides from cores and inputs. Data come in the order of the inputs all the same. A
-            script calls this under `if __name__ == "__main__":`.
+            script calls this under `if __name__ == "__main__":`. None is 1, or 0 with `ray`.
+        engine: where they run: `local` on this machine, `ray` as actors of a Ray cluster.
+        address: of that cluster; None takes the one that RAY_ADDRESS names or that Ray is
+            connected to already, else starts one on this machine.
         progress: told what happens.
 
     Returns:
@@ -104,7 +117,9 @@ def annotate(
     if start_seconds is not None and end_seconds is not None and end_seconds <= start_seconds:
         raise ConfigError(f"the end ({end_seconds:g} s) should lie after the start")
     data = DataOutputs(json, csv, coco, mot, vtt, summary, report)
-    _check_run(jobs, detector, skip_existing, data)
+    _check_run(jobs, engine, address, detector, skip_existing, data, video)
+    span_seconds = start_seconds, end_seconds
+    manifest = _manifest(settings, span_seconds) if skip_existing and detector is None else None
     plan = plan_jobs(
         [inputs] if isinstance(inputs, (str, Path)) else list(inputs),
         output=output,
@@ -113,18 +128,29 @@ def annotate(
         video=video,
         force=force,
         skip_existing=skip_existing,
+        manifest=manifest,
     )
-    span_seconds = start_seconds, end_seconds
+    kept = None
+    if manifest is not None and data.places:
+        kept = _kept(manifest, data, settings)
+        plan = [replace(job, is_done=_has(kept, job)) for job in plan]
     summaries: list[Summary] = []
     try:
         with ExitStack() as stack:
-            team = None
-            if (processes := _processes(jobs, plan)) > 1:
-                from videogender.jobs.team import Setup, Team
+            size, team = 1, None
 
-                setup = Setup.of(settings, data, span_seconds, force, not skip_existing, processes)
-                team = stack.enter_context(Team(setup, processes))
-            progress.begin(len(plan), processes)
+            def setup(threads: int) -> Setup:
+                from videogender.jobs.messages import Setup
+
+                return Setup.of(settings, data, span_seconds, force, not skip_existing, threads)
+
+            todo = sum(job.error is None and not job.is_done for job in plan)
+            if engine == "ray" and (todo or kept):
+                size, team = _on_cluster(stack, settings, setup, address, jobs or 0, todo)
+            elif kept or (jobs not in (None, 1) and todo > 1):
+                wanted = 1 if jobs is None else jobs
+                size, team = _on_this_machine(stack, setup, wanted, todo, bool(kept))
+            progress.begin(len(plan), size)
             facts = _loaded(detector, team, settings, plan)
             if facts is not None:
                 progress.ready(facts)
@@ -139,7 +165,7 @@ def annotate(
             if team is not None:
                 from videogender.jobs.merge import merge
 
-                merge(team, plan, outputs, data, progress, into=summaries)
+                merge(team, plan, outputs, data, progress, manifest, kept, into=summaries)
             else:
                 assert not isinstance(facts, DetectorFacts)
                 work = Work(
@@ -147,41 +173,108 @@ def annotate(
                 )
                 for position, job in enumerate(plan):
                     summaries.append(work.run(job, position, len(plan)))
+                    if manifest is not None:
+                        manifest.take(job, summaries[-1])
                     progress.finish(summaries[-1])
                     if summaries[-1].interrupted:
                         break
             if not any(summary.frames for summary in summaries):
                 raise _NothingDoneError
+            if kept and any(summary.interrupted for summary in summaries):
+                raise _NothingDoneError  # the data are kept, until the run goes on
     except _NothingDoneError:
         pass
     if any(summary.interrupted for summary in summaries):
         raise AnnotationInterrupted(summaries)
+    if kept and not any(summary.error for summary in summaries):
+        kept.close()
     return summaries
 
 
 def _check_run(
-    jobs: int, detector: BatchDetector | None, skip_existing: bool, data: DataOutputs
+    jobs: int | None,
+    engine: str,
+    address: str | None,
+    detector: BatchDetector | None,
+    skip_existing: bool,
+    data: DataOutputs,
+    video: bool,
 ) -> None:
     """Refuse what does not go together."""
-    if jobs < 0:
+    if jobs is not None and jobs < 0:
         raise ConfigError(f"--jobs should be 0 or a number of processes, got {jobs}")
-    if jobs != 1 and detector is not None:
-        raise ConfigError("processes of --jobs load their own detector; leave the one given out")
-    if skip_existing and data.places:
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine should be one of {', '.join(ENGINES)}, got {engine!r}")
+    if address is not None and engine != "ray":
+        raise ConfigError("--address names a Ray cluster; add --engine ray")
+    if detector is not None and (jobs not in (None, 1) or engine != "local"):
+        what = "--jobs" if engine == "local" else "--engine ray"
+        raise ConfigError(f"processes of {what} load their own detector; leave the one given out")
+    own = [str(place) for place in data.each.values() if place is not None]
+    if skip_existing and data.places and (video or own or "-" in data.places):
         raise ConfigError(
             "--skip-existing leaves inputs out, and data files would lack them; run it without "
-            f"{data.places[0]}, or use --force to do all anew"
+            f"{data.places[0]}, or with --no-video and files that hold all inputs, or use --force "
+            "to do all anew"
         )
 
 
-def _processes(jobs: int, plan: Sequence[Job]) -> int:
-    """Return how many processes work on a plan; 1 means this one."""
-    todo = sum(job.error is None and not job.is_done for job in plan)
-    if jobs == 1 or todo <= 1:
-        return 1
-    from videogender.jobs.division import processes_for
+def _manifest(
+    settings: Settings, span_seconds: tuple[float | None, float | None]
+) -> Manifest | None:
+    from videogender.errors import ModelError
+    from videogender.jobs.manifest import Manifest
 
-    return processes_for(jobs, todo)
+    try:
+        return Manifest.of(settings, span_seconds)
+    except ModelError:  # told when the detector is loaded, if anything is left to do
+        return None
+
+
+def _kept(manifest: Manifest, data: DataOutputs, settings: Settings) -> Kept:
+    from videogender.jobs.kept import Kept
+
+    wanted = [flag for flag, place in data.shared.items() if place is not None]
+    way = f"{manifest.way} {wanted} {settings.report}"
+    return Kept(Path(data.places[0]), way)
+
+
+def _has(kept: Kept, job: Job) -> bool:
+    return job.error is None and kept.counts(job.source) is not None
+
+
+def _on_this_machine(
+    stack: ExitStack, setup: Callable[[int], Setup], jobs: int, inputs: int, always: bool
+) -> tuple[int, Team | None]:
+    """Start processes here, if there is room for several, and return how many there are."""
+    from videogender.jobs.division import processes_for, threads_for
+
+    size = max(1, processes_for(jobs, inputs))
+    if size == 1 and not always:
+        return 1, None
+    from videogender.jobs.processes import Processes
+    from videogender.jobs.team import Team
+
+    return size, stack.enter_context(Team(Processes(setup(threads_for(size))), size))
+
+
+def _on_cluster(
+    stack: ExitStack,
+    settings: Settings,
+    setup: Callable[[int], Setup],
+    address: str | None,
+    jobs: int,
+    inputs: int,
+) -> tuple[int, Team]:
+    """Start actors of a Ray cluster, and return how many there are."""
+    from videogender.jobs.cluster import Cluster
+    from videogender.jobs.team import Team
+
+    cluster = stack.enter_context(Cluster(address))
+    detect = settings.detect
+    shares = cluster.divide(jobs, inputs, detect.device, detect.threads)
+    cluster.begin(setup(shares.threads))
+    return shares.workers, stack.enter_context(Team(cluster, shares.workers))
 
 
 def _loaded(

@@ -43,6 +43,11 @@ class DetectSettings:
         choices=("auto", "cpu", "cuda", "mps"),
         pattern=r"cuda:\d+",
     )
+    backend: str = setting(
+        "torch",
+        "what computes the network; auto takes the fastest that is installed",
+        choices=("torch", "onnxruntime", "openvino", "auto"),
+    )
     precision: str = setting(
         "auto",
         "number format of the network; auto takes what is fastest and safe",

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from videogender.backends import RUNTIMES, choose_backend
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.errors import ModelError
@@ -20,6 +21,7 @@ from videogender.frames import Faces, Frame, Picture, RgbPicture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, Predictions
+from videogender.network.large import large_face_logits
 from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
@@ -46,6 +48,12 @@ class Detector:
         head: a fine-tuned head beside the network, or None; not to be used elsewhere either.
         classes: the head's; female and male let it answer in place of the network's gender heads.
         head_temperature: the head's logits are divided by it, unless they are genders.
+        weights_sha256: of the file that the network came from; another backend's graph is kept
+            under it.
+
+    Attributes:
+        backend: what computes the network: `torch`, or the name of another runtime.
+        forward: its forward pass; usually `network` itself in another form.
     """
 
     def __init__(
@@ -58,16 +66,26 @@ class Detector:
         head: AttributeHeads | None = None,
         classes: tuple[str, ...] = (),
         head_temperature: float = 1.0,
+        weights_sha256: str | None = None,
     ) -> None:
         self.settings = settings or DetectSettings()
         self.device = device or torch.device("cpu")
-        self.dtype = choose_dtype(self.settings.precision, self.device)
+        precision, backend = self.settings.precision, self.settings.backend
+        if precision == "auto" and backend in RUNTIMES:
+            precision = "fp32"
+        self.dtype = choose_dtype(precision, self.device)
         self.model_name = network.name
         self.has_gender = network.has_gender or (head is not None and classes == GENDERS)
         self.classes = () if head is None or classes == GENDERS else classes
         self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backend, self.forward = choose_backend(
+            backend,
+            self.network,
+            threads=torch.get_num_threads(),
+            weights_sha256=weights_sha256,
+        )
         self.head = None if head is None else head.to(self.device, self.dtype)
         if self.device.type == "cpu":
             # glibc maps large blocks anew each time until it has seen one of this size freed
@@ -95,10 +113,11 @@ class Detector:
         Raises:
             ModelError: if the model is unknown, or its weights are missing, corrupt, or such as
                 classify whole pictures.
+            ConfigError: if the backend that was asked for is missing or cannot be had here.
             DeviceError: if the device that was asked for is missing.
         """
         from videogender.network import checkpoints
-        from videogender.weights_store import resolve
+        from videogender.weights_store import resolve, sha256_of
 
         settings = settings or DetectSettings()
         settings = replace(
@@ -111,22 +130,22 @@ class Detector:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         trained = checkpoints.load_trained(resolve(settings.model, settings.weights))
+        digest = sha256_of(trained.path) if settings.backend != "torch" else None
         facts, head = trained.facts, trained.head
         if facts.task == "classifier":
             raise ModelError(
                 f"{trained.path}: classifies whole pictures; use videogender classify with it"
             )
-        # the head of a second look is for `refine`: this network finds faces without it
-        if not isinstance(head, AttributeHeads):
-            return cls(trained.network, settings, where, facts.gender_temperature)
         return cls(
             trained.network,
             settings,
             where,
             facts.gender_temperature,
-            head=head,
+            # the head of a second look is for `refine`: this network finds faces without it
+            head=head if isinstance(head, AttributeHeads) else None,
             classes=facts.labels,
             head_temperature=facts.temperature,
+            weights_sha256=digest,
         )
 
     @property
@@ -148,13 +167,19 @@ class Detector:
         return other
 
     def describe(self) -> str:
-        """Say what runs where, such as `lite, cpu, fp32, 2 threads`."""
+        """Say what runs where, such as `lite, onnxruntime, cpu, fp32, 2 threads`.
+
+        PyTorch is named only where it could have been another backend.
+        """
         names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-        parts = [self.model_name, str(self.device), names[self.dtype]]
+        where = str(self.device)
+        if self.device.type == "cuda":
+            where += f" ({torch.cuda.get_device_name(self.device)})"
+        parts = [self.model_name, where, names[self.dtype]]
+        if self.settings.backend != "torch":
+            parts.insert(1, self.backend)
         if self.device.type == "cpu":
             parts.append(f"{torch.get_num_threads()} threads")
-        elif self.device.type == "cuda":
-            parts[1] += f" ({torch.cuda.get_device_name(self.device)})"
         return ", ".join(parts)
 
     def input_size_wh(self, width: int, height: int) -> tuple[int, int]:
@@ -216,7 +241,8 @@ class Detector:
         padded_hw: tuple[int, int],
         sizes_wh: Sequence[tuple[int, int]],
     ) -> list[Faces]:
-        predictions = self.network(self._tensor(batch, padded_hw))
+        pictures = self._tensor(batch, padded_hw)
+        predictions = self.forward(pictures)
         least = _logit(self.settings.face_threshold)
         image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
         order = predictions.face_logits[image, anchor].argsort(descending=True, stable=True)
@@ -227,15 +253,9 @@ class Detector:
         scores = predictions.face_logits[image, anchor].float().sigmoid()
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
         keep, owner = nms(boxes, self.settings.nms_iou, group=image)
-        rows = torch.cat(
-            [
-                image[keep, None].float(),
-                vote(boxes, scores, keep, owner),
-                scores[keep, None],
-                *self._labels(predictions, image, anchor, scores, keep, owner),
-            ],
-            1,
-        )
+        found = vote(boxes, scores, keep, owner)
+        labels = self._labels(predictions, image, anchor, scores, keep, owner, pictures, found)
+        rows = torch.cat([image[keep, None].float(), found, scores[keep, None], *labels], 1)
         # one transfer a batch: a GPU is waited for once
         return self._by_image(rows.cpu().numpy(), batch, sizes_wh)
 
@@ -247,10 +267,13 @@ class Detector:
         scores: Tensor,
         keep: Tensor,
         owner: Tensor,
+        pictures: Tensor,
+        found: Tensor,
     ) -> list[Tensor]:
         """Return for the K kept faces the probability of female [K, 1], and of each class [K, C].
 
         The best anchors of a face, kept and suppressed, answer together, weighted by face score.
+        Of faces [K, 4] that are large, the gender is then asked anew.
         """
         faces = keep.nonzero().squeeze(1)
         asked = (_rank_within(owner) < GENDER_ANCHORS).nonzero().squeeze(1)
@@ -267,11 +290,24 @@ class Detector:
         if self.has_gender and len(faces):
             of_head = self.head if not self.classes else None
             logits = together(of_head or self.network.gender_logits)
+            if of_head is None:
+                logits = self._asked_anew(logits, pictures, image[faces], found)
             margin = (logits[:, FEMALE] - logits[:, MALE]) / self.temperature
             labels = [margin.sigmoid()[:, None]]
         if self.classes and self.head is not None:
             labels.append((together(self.head) / self.head_temperature).softmax(1))
         return labels
+
+    def _asked_anew(self, logits: Tensor, pictures: Tensor, image: Tensor, found: Tensor) -> Tensor:
+        """Return gender logits [K, 2], in which large faces have new ones."""
+        if (least := self.network.large_face_px) is None:
+            return logits
+        longer = (found[:, 2:] - found[:, :2]).amax(1)
+        large = (longer >= least).nonzero().squeeze(1)
+        if len(large):
+            anew = large_face_logits(self.network, pictures, image[large], found[large])
+            logits[large] = torch.where(anew.isnan(), logits[large], anew)
+        return logits
 
     def _by_image(
         self,

@@ -1,4 +1,4 @@
-"""Exports a network for other runtimes: one ONNX file that takes a picture and gives faces.
+"""Exports a network for other runtimes: a file that takes a picture and gives faces.
 
 What stands around the network in `Detector` is in the graph too: the mean, the anchors, decoding
 and the gender heads, asked only where faces are likely. What remains for the caller is a threshold
@@ -10,23 +10,34 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import SIZE_IN_STRIDES
 from videogender.network.boxes import decode
-from videogender.network.heads import FEMALE, MALE, AnchorNetwork
+from videogender.network.heads import FEMALE, MALE, AnchorNetwork, split_head
 
 if TYPE_CHECKING:
     from videogender.detector import Detector
 
-__all__ = ["OUTPUTS", "TOLERANCE", "Standalone", "check_onnx", "export_onnx"]
+__all__ = [
+    "OUTPUTS",
+    "TOLERANCE",
+    "Standalone",
+    "check_onnx",
+    "check_openvino",
+    "export_onnx",
+    "export_openvino",
+]
 
 OUTPUTS = ("boxes", "scores", "female")
 OPSET = 18
@@ -34,6 +45,12 @@ LEAST_SIDE = 128
 # The finest levels have most anchors and hardly any faces: gender is asked of so many of the best.
 # The smallest picture has 32 x 32, 16 x 16 and 8 x 8 cells there; coarser levels are swept whole.
 ASKED_A_LEVEL = (128, 64, 32)
+DESCRIPTION = (
+    "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
+    f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
+    "probability that the presented gender is female, NaN where it was not asked. Keep scores "
+    "above face_threshold, then suppress boxes that overlap by more than nms_iou."
+)
 # Largest difference between torch and the exported file: pixels for boxes, else probability.
 TOLERANCE = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
 
@@ -69,16 +86,11 @@ class Standalone(nn.Module):
         return tuple(torch.cat(parts, 1) for parts in zip(*levels, strict=True))
 
     def _level(self, level: int, feature: Tensor) -> tuple[Tensor, ...]:
-        network, tap = self.network, self.network.taps[level]
-        conf: nn.Conv2d = getattr(network, f"{tap}_mbox_conf")
-        loc: nn.Conv2d = getattr(network, f"{tap}_mbox_loc")
-        weight = torch.cat([conf.weight, loc.weight])
-        bias = torch.cat([conf.bias, loc.bias])  # type: ignore[list-item]
-        out = F.conv2d(feature, weight, bias, padding=1)
-        face = len(conf.weight) - 1
-        background = out[:, 0] if level else out[:, :face].amax(1)
-        logits = (out[:, face] - background).flatten(1)  # [B, A]
-        deltas = out[:, face + 1 :].flatten(2).transpose(1, 2)
+        network = self.network
+        weight, bias = network.head_weights(level)
+        background, face, boxes = split_head(F.conv2d(feature, weight, bias, padding=1), level)
+        logits = (face - background).flatten(1)  # [B, A]
+        deltas = boxes.flatten(2).transpose(1, 2)
         boxes = decode(deltas, _anchors(feature, network.strides[level]))
         if not network.has_gender:
             return boxes, logits.sigmoid()
@@ -156,31 +168,51 @@ def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> Non
         raise ModelError(f"this network cannot be exported: {error}".splitlines()[0]) from error
     assert program is not None
     model = program.model_proto
-    model.doc_string = (
-        "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
-        f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
-        "probability that the presented gender is female, NaN where it was not asked. Keep scores "
-        "above face_threshold, then suppress boxes that overlap by more than nms_iou."
-    )
-    settings = detector.settings
-    known = {
-        "colour_order": "RGB",
-        "value_range": "[0, 255]",
-        "labels": json.dumps(["female", "male"] if detector.has_gender else []),
-        "face_threshold": f"{settings.face_threshold:g}",
-        "nms_iou": f"{settings.nms_iou:g}",
-        "temperature": f"{detector.temperature:g} (applied)",
-        "model": detector.model_name,
-    }
-    onnx.helper.set_model_props(model, {**known, **facts})
+    model.doc_string = DESCRIPTION
+    onnx.helper.set_model_props(model, {**_known(detector), **facts})
     try:
         onnx.save(model, str(path))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def export_openvino(detector: Detector, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a detector's network as OpenVINO IR; batch, height and width stay free.
+
+    Args:
+        detector: on the CPU, in fp32.
+        path: the `.xml` file, written in place; the weights go into a `.bin` file of its name.
+        facts: recorded in the model's `model_info` beside what `export_onnx` records.
+
+    Raises:
+        ConfigError: openvino is missing.
+        ModelError: the network cannot be expressed.
+        OutputError: a file cannot be written.
+    """
+    openvino = _openvino()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = openvino.convert_model(
+                Standalone(detector).eval(),
+                example_input=torch.zeros(2, 3, 256, 320),
+                input=[openvino.PartialShape([-1, 3, -1, -1])],
+            )
+    except Exception as error:  # the converter's own errors are many
+        raise ModelError(f"this network cannot be exported: {error}".splitlines()[0]) from error
+    model.inputs[0].get_tensor().set_names({"image"})
+    for output, name in zip(model.outputs, OUTPUTS, strict=False):
+        output.get_tensor().set_names({name})
+    for key, value in {**_known(detector), "description": DESCRIPTION, **facts}.items():
+        model.set_rt_info(value, ["model_info", key])
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: cannot be written: {error}".splitlines()[0]) from error
+
+
 def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
-    """Run an exported file beside torch, on noise of two sizes, and compare.
+    """Run an exported ONNX file beside torch, on noise of two sizes, and compare.
 
     Returns:
         the largest difference of each output.
@@ -194,6 +226,25 @@ def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
     except ImportError as error:
         raise _missing("onnxruntime") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return _compare(detector, path, lambda image: session.run(None, {"image": image}))
+
+
+def check_openvino(detector: Detector, path: Path) -> dict[str, float]:
+    """Do for OpenVINO's files what `check_onnx` does for ONNX."""
+    compiled = _openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        results = compiled({"image": image})
+        return [results[output] for output in compiled.outputs]
+
+    return _compare(detector, path, run)
+
+
+def _compare(
+    detector: Detector,
+    path: Path,
+    run: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
+) -> dict[str, float]:
     module = Standalone(detector).eval()
     generator = torch.Generator().manual_seed(0)
     largest: dict[str, float] = {}
@@ -201,9 +252,8 @@ def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
         image = torch.rand(shape, generator=generator) * 255
         with torch.inference_mode():
             wanted = module(image)
-        found: list[Any] = session.run(None, {"image": image.numpy()})
-        for name, theirs, ours in zip(OUTPUTS, found, wanted, strict=False):
-            there, here = torch.from_numpy(theirs), ours
+        for name, theirs, here in zip(OUTPUTS, run(image.numpy()), wanted, strict=False):
+            there = torch.from_numpy(theirs)
             if there.shape != here.shape:
                 raise ModelError(f"{path}: {name} has shape {tuple(there.shape)} when run")
             # which anchors are asked is a matter of rank, and scores may tie
@@ -214,6 +264,30 @@ def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
         if not apart <= TOLERANCE[name]:
             raise ModelError(f"{path}: {name} differs from torch by {apart:.2g} when run")
     return largest
+
+
+def _known(detector: Detector) -> dict[str, str]:
+    """Return what the metadata say of a detector."""
+    settings = detector.settings
+    return {
+        "colour_order": "RGB",
+        "value_range": "[0, 255]",
+        "mean_rgb": f"{json.dumps(detector.network.pixel_mean_bgr[::-1])} (applied)",
+        "labels": json.dumps(["female", "male"] if detector.has_gender else []),
+        "face_threshold": f"{settings.face_threshold:g}",
+        "nms_iou": f"{settings.nms_iou:g}",
+        "temperature": f"{detector.temperature:g} (applied)",
+        "model": detector.model_name,
+    }
+
+
+def _openvino() -> Any:
+    try:
+        return import_module("openvino")
+    except ImportError as error:
+        raise ConfigError(
+            "export to OpenVINO needs openvino: pip install 'videogender[openvino]'"
+        ) from error
 
 
 def _missing(what: str) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -206,7 +207,7 @@ class Faces:
         best = self.attributes.argmax(1)  # of a row of NaN the first
         values = self.attributes[np.arange(len(self)), best].tolist()
         return [
-            (self.classes[i] if p >= unsure_below else "unsure", p)
+            _class_or_unsure(self.classes[i], p, unsure_below)
             for i, p in zip(best.tolist(), values, strict=True)
         ]
 
@@ -226,6 +227,8 @@ class Track:
         detections: frames in which it was found.
         score: mean of its detections' scores.
         female: probability that the presented gender is female, over the whole track; or NaN.
+        attributes: probability of each class of a fine-tuned head, over the whole track; NaN where
+            the head was not asked. Empty without such a head.
     """
 
     id: int
@@ -236,6 +239,22 @@ class Track:
     detections: int
     score: float
     female: float
+    attributes: Mapping[str, float] = field(default_factory=dict)
+
+    def attribute(self, unsure_below: float) -> tuple[str, float] | None:
+        """Return the likeliest class, or `unsure`, with its probability; None without a head.
+
+        Args:
+            unsure_below: least probability of the winning class, 0.5 to 1.
+        """
+        if not self.attributes:
+            return None
+        name, p = max(self.attributes.items(), key=lambda item: item[1])  # of NaN the first
+        return _class_or_unsure(name, p, unsure_below)
+
+
+def _class_or_unsure(name: str, p: float, unsure_below: float) -> tuple[str, float]:
+    return (name if p >= unsure_below else "unsure"), p
 
 
 def label_of(female: float, unsure_below: float) -> Label:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
+
+if TYPE_CHECKING:
+    from videogender.jobs.manifest import Manifest
 
 __all__ = ["Job", "date_before", "plan_jobs"]
 
@@ -46,6 +50,7 @@ def plan_jobs(
     video: bool = True,
     force: bool = False,
     skip_existing: bool = False,
+    manifest: Manifest | None = None,
 ) -> list[Job]:
     """Name the output of every input and refuse what would harm a file.
 
@@ -61,7 +66,9 @@ def plan_jobs(
             folder, in which each gets the name of its source.
         video: whether annotated copies are wanted.
         force: existing outputs may be replaced.
-        skip_existing: inputs whose copy is not older than they are count as done.
+        skip_existing: inputs whose copy is current count as done.
+        manifest: knows which are; without it, and where it knows nothing of a copy, those that are
+            not older than their input.
 
     Raises:
         ConfigError: the arguments contradict each other.
@@ -75,6 +82,7 @@ def plan_jobs(
     one_file = Path(output) if output is not None and folder is None else None
     folders = {flag: _folder(flag, path, len(found)) for flag, path in own.items()}
     jobs = []
+    others = set()  # copies of other content, or made in another way
     for source, error in found:
         if error is not None:
             jobs.append(Job(source, None, error))
@@ -85,11 +93,16 @@ def plan_jobs(
             place = folders[flag]
             name = f"{source.stem}{SUFFIXES[flag]}"
             files[flag] = Path(path) if place is None else place / name
-        is_done = skip_existing and target is not None and _is_current(target, source)
+        is_done = False
+        if skip_existing and target is not None and target.is_file():
+            verdict = "unknown" if manifest is None else manifest.verdict(source, target)
+            is_done = verdict == "current" or (verdict == "unknown" and _is_newer(target, source))
+            if verdict == "other":
+                others.add(target)
         jobs.append(Job(source, target, data=files, is_done=is_done))
     shared = {flag: Path(path) for flag, path in rows.items() if path != "-"}
     made = [place for place in (folder, *folders.values()) if place is not None]
-    _check(jobs, shared, made, force=force, skip_existing=skip_existing)
+    _check(jobs, shared, made, others, force=force, skip_existing=skip_existing)
     if any(job.error is None and not job.is_done for job in jobs):
         for place in made:
             _make(place)
@@ -162,6 +175,7 @@ def _check(
     jobs: Sequence[Job],
     files: Mapping[str, Path],
     folders: Sequence[Path],
+    others: Set[Path],
     *,
     force: bool,
     skip_existing: bool,
@@ -194,14 +208,17 @@ def _check(
     ]
     if existing and not force:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        old = ", older than its input" if skip_existing else ""
+        is_copy = any(existing[0] == job.target for job in jobs)
+        old = ", older than its input" if skip_existing and is_copy else ""
+        if existing[0] in others:
+            old = ", made of other content or with other settings or weights"
         raise OutputError(f"{existing[0]}: exists already{old}{more}; --force replaces it")
 
 
-def _is_current(target: Path, source: Path) -> bool:
+def _is_newer(target: Path, source: Path) -> bool:
     """Tell whether an annotated copy was made after its source was last changed."""
     try:
-        return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
+        return target.stat().st_mtime >= source.stat().st_mtime
     except OSError:
         return False
 

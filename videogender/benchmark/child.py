@@ -26,11 +26,13 @@ class Part(Protocol):
 # Module and class; a child imports only what its own part needs.
 PARTS = {
     "annotate": ("videogender.benchmark.clips", "Annotate"),
+    "cut": ("videogender.benchmark.clips", "Cut"),
     "forward": ("videogender.benchmark.network", "ForwardPass"),
     "frame": ("videogender.benchmark.network", "FrameParts"),
     "live": ("videogender.benchmark.live", "LiveRun"),
     "make-clip": ("videogender.benchmark.clips", "MakeClip"),
     "peer": ("videogender.benchmark.peer", "PeerPass"),
+    "stages": ("videogender.benchmark.stages", "StagedAnnotate"),
     "stream": ("videogender.benchmark.clips", "Stream"),
     "transcode": ("videogender.benchmark.clips", "Transcode"),
 }

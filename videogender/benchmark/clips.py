@@ -16,7 +16,7 @@ from videogender.config import Settings, VideoSettings
 from videogender.errors import OutputError, SourceError
 from videogender.sources.video import VideoSource
 
-__all__ = ["Annotate", "MakeClip", "Stream", "Transcode"]
+__all__ = ["Annotate", "Cut", "MakeClip", "Stream", "Transcode"]
 
 # Enough for a threaded decoder and encoder to be in full swing.
 WARM_UP_SECONDS = 1.0
@@ -168,6 +168,69 @@ def _copyable(reading: av.container.InputContainer) -> Iterator[Any]:
     for stream in reading.streams.audio:
         if stream.codec_context is not None and stream.codec_context.name in ("aac", "mp3", "ac3"):
             yield stream
+
+
+class Cut:
+    """A part: the beginning of a clip as a file, as not every program can stop where it is told to.
+
+    Nothing is encoded anew. Asked, it tells what is in a file that somebody wrote.
+    """
+
+    def __init__(self, clip: str, target: str, end_seconds: float | None) -> None:
+        with VideoSource(Path(clip)) as source:
+            self._size_wh = source.width, source.height
+            length = source.duration_seconds
+        self._path = clip
+        if end_seconds is not None and (length is None or length > end_seconds):
+            try:
+                cut(Path(clip), Path(target), end_seconds)
+            except (av.FFmpegError, OSError, ValueError) as error:
+                raise SourceError(
+                    f"{clip}: cannot be cut to {end_seconds:g} s without encoding it anew "
+                    f"({error}); --seconds 0 takes all of it"
+                ) from error
+            self._path = target
+
+    def facts(self) -> dict[str, Any]:
+        """Return where the beginning lies, its size upright and its length."""
+        found = self.ask(self._path)
+        return {"path": self._path, "size_wh": self._size_wh, **found}
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """Decode a video, and return its frames, its length and whether it has sound."""
+        try:
+            with av.open(f"file:{path}") as reading:
+                has_sound = bool(reading.streams.audio)
+                seconds = (reading.duration or 0) / av.time_base
+                frames = sum(1 for _ in reading.decode(video=0))
+        except (av.FFmpegError, OSError) as error:
+            raise SourceError(f"{path}: cannot be decoded ({error})") from error
+        return {"frames": frames, "seconds": seconds, "has_sound": has_sound}
+
+
+def cut(source: Path, target: Path, end_seconds: float) -> None:
+    """Copy the beginning of a video and its sound, packet by packet.
+
+    Args:
+        source: any video.
+        target: a file of the same kind, which is overwritten.
+        end_seconds: where to end, by the clock of decoding.
+    """
+    with av.open(f"file:{source}") as reading, av.open(f"file:{target}", "w") as writing:
+        picture = reading.streams.video[0]
+        copied: dict[int, Any] = {
+            stream.index: writing.add_stream_from_template(stream)
+            for stream in (picture, *_copyable(reading))
+        }
+        for packet in reading.demux([reading.streams[index] for index in copied]):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            if packet.dts * packet.time_base >= end_seconds:
+                if packet.stream is picture:
+                    break
+                continue
+            packet.stream = copied[packet.stream.index]
+            writing.mux(packet)
 
 
 class MakeClip:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
 
 from videogender.benchmark.plan import Plan, choose_clip
+from videogender.benchmark.soak import soak_table
 from videogender.benchmark.worker import Worker
 
 if TYPE_CHECKING:
@@ -44,8 +47,11 @@ class LiveRun:
             cores = len(os.sched_getaffinity(0))
         return {"description": self._detector.describe(), "cores": cores}
 
-    def ask(self, size_wh: tuple[int, int], fps: float, seconds: float) -> dict[str, Any]:
-        """Watch for so long; return the run's figures and its share of one core."""
+    def ask(
+        self, size_wh: tuple[int, int], fps: float, seconds: float, rows_seconds: float
+    ) -> dict[str, Any]:
+        """Watch for so long; return the run's figures, its share of one core, and its rows."""
+        from videogender.benchmark.soak import Soak, memory_mb
         from videogender.config import Settings
         from videogender.live.engine import Engine
 
@@ -53,9 +59,16 @@ class LiveRun:
         settings = Settings(detect=self._detector.settings)
         engine = Engine([source], self._detector, settings, duration_seconds=seconds)
         began, used = time.perf_counter(), time.process_time()
-        engine.run([_Nowhere()])
+        with Soak(engine.captures[0].meter, rows_seconds) as soak:
+            engine.run([_Nowhere()])
         share = (time.process_time() - used) / (time.perf_counter() - began)
-        return {"width": size_wh[0], "height": size_wh[1], **engine.summaries()[0], "cpu": share}
+        figures = {**engine.summaries()[0], "cpu": share, "memory_mb": memory_mb()}
+        figures["looks_per_second"] = figures["looks"] / (figures["seconds"] or math.nan)
+        known = {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in figures.items()
+        }
+        return {"width": size_wh[0], "height": size_wh[1], **known, "rows": soak.rows}
 
 
 class _ClipCamera:
@@ -73,10 +86,11 @@ class _ClipCamera:
         from videogender.sources import open_source
         from videogender.sources.live import Grab
 
-        began, number = time.monotonic(), 0
+        began, number = -1.0, 0
         while True:
             with open_source(self._clip) as video:
                 for frame in video:
+                    began = time.monotonic() if number == 0 else began  # opening took a while
                     due = began + number / self._fps
                     if stop.wait(max(0.0, due - time.monotonic())):
                         return
@@ -103,7 +117,13 @@ class _Nowhere:
 
 
 def measure_live(
-    plan: Plan, seconds: float, fps: float, note: Callable[[str], None] = lambda _: None
+    plan: Plan,
+    seconds: float,
+    fps: float,
+    note: Callable[[str], None] = lambda _: None,
+    *,
+    sizes_wh: Sequence[tuple[int, int]] = SIZES_WH,
+    rows_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Measure a run at each size.
 
@@ -112,6 +132,8 @@ def measure_live(
         seconds: length of a run.
         fps: frames a second of the camera.
         note: told in a few words what is under way.
+        sizes_wh: sizes of the camera.
+        rows_seconds: takes a row of figures every so often; 0 takes none.
 
     Returns:
         plain values, ready for JSON.
@@ -125,9 +147,11 @@ def measure_live(
         clip = choose_clip(plan, Path(folder))
         with Worker("live", {"detect": asdict(plan.detect), "clip": str(clip)}) as worker:
             runs = []
-            for size_wh in SIZES_WH:
+            for size_wh in sizes_wh:
                 note(f"a live run at {size_wh[0]}x{size_wh[1]}")
-                runs.append(worker.ask(size_wh=size_wh, fps=fps, seconds=seconds))
+                runs.append(
+                    worker.ask(size_wh=size_wh, fps=fps, seconds=seconds, rows_seconds=rows_seconds)
+                )
             return {"fps": fps, "seconds": seconds, **worker.facts, "runs": runs}
 
 
@@ -140,29 +164,34 @@ def live_heading(results: dict[str, Any]) -> str:
     )
 
 
-def live_table(results: dict[str, Any]) -> Table:
-    """Lay the figures out: a column a size."""
+def live_table(results: dict[str, Any]) -> Table | Group:
+    """Lay the figures out: a column a size, and below it the rows of each run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for run in results["runs"]:
         table.add_column(f"{run['width']}x{run['height']}", justify="right", no_wrap=True)
     for name, text in _ROWS.items():
         table.add_row(name, *(text(run) for run in results["runs"]))
-    return table
+    parts: list[Table | str] = [table]
+    for run in results["runs"]:
+        if run["rows"]:
+            parts += [f"\n{run['width']}x{run['height']}", soak_table(run["rows"])]
+    return Group(*parts) if len(parts) > 1 else table
 
 
-def _ms(key: str) -> Callable[[dict[str, Any]], str]:
-    return lambda run: f"{run[key]:.0f} ms"
+def _number(key: str, form: str) -> Callable[[dict[str, Any]], str]:
+    return lambda run: "-" if run[key] is None else form.format(run[key])
 
 
 _ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "capture to label, median": _ms("label_ms_p50"),
-    "capture to label, p95": _ms("label_ms_p95"),
-    "capture to display, median": _ms("latency_ms_p50"),
-    "capture to display, p95": _ms("latency_ms_p95"),
-    "frames a second in": lambda run: f"{run['fps_in']:.1f}",
-    "frames a second shown": lambda run: f"{run['fps_out']:.1f}",
-    "dropped": lambda run: f"{run['dropped']}",
-    "looks a second": lambda run: f"{run['looks'] / run['seconds']:.1f}",
+    "capture to label, median": _number("label_ms_p50", "{:.0f} ms"),
+    "capture to label, p95": _number("label_ms_p95", "{:.0f} ms"),
+    "capture to display, median": _number("latency_ms_p50", "{:.0f} ms"),
+    "capture to display, p95": _number("latency_ms_p95", "{:.0f} ms"),
+    "frames a second in": _number("fps_in", "{:.1f}"),
+    "frames a second shown": _number("fps_out", "{:.1f}"),
+    "dropped": _number("dropped", "{}"),
+    "looks a second": _number("looks_per_second", "{:.1f}"),
     "processor, share of a core": lambda run: f"{100 * run['cpu']:.0f} %",
+    "memory at the end": _number("memory_mb", "{:.0f} MB"),
 }

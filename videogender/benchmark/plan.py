@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
+from videogender.benchmark.commands import run_command
 from videogender.benchmark.results import (
     ClipFacts,
     Command,
@@ -26,16 +24,17 @@ from videogender.benchmark.results import (
     Results,
     Round,
     Spread,
+    StageTime,
 )
 from videogender.benchmark.timing import SIZE_WH
-from videogender.benchmark.worker import Worker, child_environment
+from videogender.benchmark.worker import Worker
 from videogender.config import DetectSettings, flag_of
-from videogender.errors import ConfigError, SourceError, VideogenderError
+from videogender.errors import ConfigError, SourceError
 
 SAMPLE = Path("samples") / "clip.mp4"  # where a clone of the project has it
 FORWARD_SECONDS = 0.6  # that one turn of forward passes takes
 
-__all__ = ["Plan", "choose_clip", "measure"]
+__all__ = ["Plan", "annotate_command", "check_peer", "choose_clip", "facts_of", "measure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Results
         DeviceError: the asked-for device is not there.
     """
     if plan.peer is not None:
-        _check_peer(plan.peer)
+        check_peer(plan.peer)
     with tempfile.TemporaryDirectory(prefix="videogender-bench-") as folder:
         note("the clip")
         clip = choose_clip(plan, Path(folder))
@@ -86,13 +85,15 @@ def measure(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Results
         frame = _frame(plan, clip)
         note("the clip from end to end")
         clip_facts, end_to_end = _end_to_end(plan, clip, folder)
+        note("the stages")
+        stages = _stages(plan, clip, folder)
         note("the whole command")
         command = _command(plan, clip, Path(folder))
         peer = None
         if plan.peer is not None:
             note("the peer")
             peer = _peer(plan, plan.peer, facts.threads)
-    return Results(facts, clip_facts, forward, frame, end_to_end, command, peer)
+    return Results(facts, clip_facts, forward, frame, end_to_end, stages, command, peer)
 
 
 def choose_clip(plan: Plan, folder: Path) -> Path:
@@ -118,11 +119,26 @@ def _forward(plan: Plan) -> tuple[Facts, tuple[Forward, ...]]:
         for _ in range(plan.rounds):
             for batch, turns in batches.items():
                 turns.add(worker.ask(batch=batch, seconds=FORWARD_SECONDS, size_wh=SIZE_WH))
-        facts = Facts(**{entry.name: worker.facts[entry.name] for entry in fields(Facts)})
+        facts = _facts(worker)
     return facts, tuple(
         Forward(batch, turns.ms, 1e3 * batch / turns.ms.median, turns.peak_device_bytes)
         for batch, turns in batches.items()
     )
+
+
+def facts_of(plan: Plan) -> Facts:
+    """Return what is measured and where, without measuring anything.
+
+    Raises:
+        ModelError: the weights cannot be used.
+        DeviceError: the asked-for device is not there.
+    """
+    with Worker("forward", {"detect": asdict(plan.detect)}) as worker:
+        return _facts(worker)
+
+
+def _facts(worker: Worker) -> Facts:
+    return Facts(**{entry.name: worker.facts[entry.name] for entry in fields(Facts)})
 
 
 def _frame(plan: Plan, clip: Path) -> FrameCost:
@@ -187,72 +203,48 @@ def _end_to_end(plan: Plan, clip: Path, folder: str) -> tuple[ClipFacts, EndToEn
     )
 
 
-def _command(plan: Plan, clip: Path, folder: Path) -> Command:
-    flags = ["--output", str(folder / "whole.mp4"), "--force", "--json", "-", "--quiet"]
+def _stages(plan: Plan, clip: Path, folder: str) -> tuple[StageTime, ...]:
+    options = {"detect": asdict(plan.detect), "clip": str(clip), "folder": folder}
+    with Worker("stages", options) as worker:
+        answers = [worker.ask(end_seconds=plan.end_seconds) for _ in range(plan.rounds)]
+    return tuple(
+        StageTime(
+            name,
+            Spread.of([1e3 * answer["stages"][name] / answer["frames"] for answer in answers]),
+            median(answer["stages"][name] / answer["seconds"] for answer in answers),
+        )
+        for name in answers[0]["stages"]
+    )
+
+
+def annotate_command(plan: Plan, clip: Path, output: Path, *data: str) -> list[str]:
+    """Return `videogender annotate` as a user would start it with the plan's settings."""
+    flags = ["--output", str(output), "--force", *data, "--quiet"]
     for entry in fields(DetectSettings):
         value = getattr(plan.detect, entry.name)
-        if value is not None:
+        if value != entry.default:
             flags += [flag_of(f"detect.{entry.name}"), str(value)]
-    if plan.end_seconds is not None:
-        flags += ["--end", f"{plan.end_seconds:f}"]
-    argv = [sys.executable, "-m", "videogender", "annotate", *flags, "--", str(clip)]
-    runs = [_run_command(argv) for _ in range(plan.rounds)]
-    peaks = [peak for _, _, peak in runs if peak is not None]
+    return [sys.executable, "-m", "videogender", "annotate", *flags, "--", str(clip)]
+
+
+def _command(plan: Plan, clip: Path, folder: Path) -> Command:
+    end = () if plan.end_seconds is None else ("--end", f"{plan.end_seconds:f}")
+    argv = annotate_command(plan, clip, folder / "whole.mp4", "--json", "-", *end)
+    costs = [run_command("videogender annotate", argv) for _ in range(plan.rounds)]
+    peaks = [cost.peak_memory_bytes for cost in costs if cost.peak_memory_bytes is not None]
     return Command(
-        first_frame_seconds=Spread.of([first for first, _, _ in runs]),
-        whole_seconds=Spread.of([whole for _, whole, _ in runs]),
+        first_frame_seconds=Spread.of([cost.first_line_seconds for cost in costs]),
+        whole_seconds=Spread.of([cost.seconds for cost in costs]),
         peak_memory_bytes=max(peaks, default=None),
     )
 
 
-def _run_command(argv: list[str]) -> tuple[float, float, int | None]:
-    """Return seconds to the first line on standard output and to the end, and peak memory."""
-    began = time.perf_counter()
-    with tempfile.TemporaryFile() as said, _child(argv, said) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        first = time.perf_counter() - began
-        for _ in process.stdout:
-            pass
-        peak = _wait(process)
-        whole = time.perf_counter() - began
-        if process.returncode:
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
-            raise VideogenderError(
-                f"bench: `videogender annotate` failed: {lines[-1] if lines else 'silently'}"
-            )
-    return first, whole, peak
+def check_peer(file: Path) -> None:
+    """Find out before the long measurements what would fail after them.
 
-
-@contextmanager
-def _child(argv: list[str], said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=said, env=child_environment()
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """Wait for a process and return the most memory that it held, in bytes.
-
-    Linux counts what its parent held when it was started, too. That is this process, which has
-    neither torch nor av loaded and so stays far below.
+    Raises:
+        ConfigError: it would.
     """
-    if not hasattr(os, "wait4"):
-        process.wait()
-        return None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _check_peer(file: Path) -> None:
-    """Find out before the long measurements what would fail after them."""
     if find_spec("onnxruntime") is None:
         raise ConfigError("--peer needs onnxruntime: pip install onnxruntime")
     if not file.is_file():

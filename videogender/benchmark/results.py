@@ -13,10 +13,14 @@ __all__ = [
     "Facts",
     "Forward",
     "FrameCost",
+    "Missing",
     "Peer",
     "Results",
+    "Rival",
+    "Rivals",
     "Round",
     "Spread",
+    "StageTime",
 ]
 
 
@@ -177,6 +181,21 @@ class EndToEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class StageTime:
+    """One stage of annotating the clip, model already loaded.
+
+    Attributes:
+        name: such as `decode`; see `videogender.benchmark.stages`.
+        ms: milliseconds a frame that it is at work, passes over the video taken together.
+        busy: the same as a share of the whole time. Stages run side by side.
+    """
+
+    name: str
+    ms: Spread
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """`videogender annotate CLIP --json -` as a user starts it.
 
@@ -220,8 +239,58 @@ class Results:
     forward: tuple[Forward, ...]
     frame: FrameCost
     end_to_end: EndToEnd
+    stages: tuple[StageTime, ...]
     command: Command
     peer: Peer | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, named as the attributes are."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A command that finds the faces of the clip and writes a video, ours or another.
+
+    Attributes:
+        name: of what runs.
+        at: the size at which its network looks, such as `640x360`.
+        fps: frames of the clip, by the seconds from the command's start to its end.
+        seconds: those.
+        cpu_seconds: of the processor, with all processes that it started; None if unknown.
+        peak_memory_bytes: most resident memory, of its largest process; None if unknown.
+        frames_written: in its video.
+        has_sound: whether that has any.
+        faces: found in all frames; None if it does not say.
+    """
+
+    name: str
+    at: str
+    fps: Spread
+    seconds: Spread
+    cpu_seconds: Spread | None
+    peak_memory_bytes: int | None
+    frames_written: int
+    has_sound: bool
+    faces: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What could not be measured, and how to get it or why it failed."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """Everything that `videogender bench --peers` measured; our own command is the first row."""
+
+    facts: Facts
+    clip: ClipFacts
+    rows: tuple[Rival, ...]
+    missing: tuple[Missing, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, named as the attributes are."""

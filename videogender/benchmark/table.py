@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from videogender.benchmark.results import Peer, Results, Spread
+from videogender.benchmark.results import Peer, Results, Rivals, Spread
 
 AROUND_AIM = 0.5
 
-__all__ = ["heading", "results_table"]
+__all__ = ["heading", "results_table", "rivals_notes", "rivals_table"]
 
 
-def heading(results: Results) -> str:
+def heading(results: Results | Rivals) -> str:
     """Say in a few lines what was measured, on what."""
     facts, clip = results.facts, results.clip
     versions = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
@@ -40,9 +40,49 @@ def results_table(results: Results) -> Table:
     _forward(table, results)
     _frame(table, results)
     _clip(table, results)
+    _stages(table, results)
     if results.peer is not None:
         _peer(table, results.peer)
     return table
+
+
+def rivals_table(rivals: Rivals) -> Table:
+    """Lay out what each command took, ours first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in ("looks at", "fps", "ours / its fps", "CPU s", "memory", "faces", "sound"):
+        table.add_column(name, justify="right", no_wrap=True)
+    ours = rivals.rows[0]
+    for row in rivals.rows:
+        table.add_row(
+            escape(row.name),
+            row.at,
+            _figure(row.fps.median),
+            "" if row is ours else _figure(ours.fps.median / row.fps.median),
+            "-" if row.cpu_seconds is None else _figure(row.cpu_seconds.median),
+            "-" if row.peak_memory_bytes is None else _size(row.peak_memory_bytes),
+            "-" if row.faces is None else f"{row.faces:,}",
+            "kept" if row.has_sound else "lost",
+        )
+    return table
+
+
+def rivals_notes(rivals: Rivals) -> str:
+    """Say what the table does not, and what is missing from it."""
+    lines = [
+        "Whole commands, from start to end. Memory is that of the largest process. How many faces "
+        "there are is",
+        "no measure of how right they are (videogender eval detect --peer is); deface does not "
+        "tell its own.",
+    ]
+    for row in rivals.rows:
+        if row.frames_written != rivals.clip.frames:
+            lines.append(
+                f"{row.name} at {row.at} wrote {_many(row.frames_written, 'frame')} of "
+                f"{rivals.clip.frames:,}."
+            )
+    lines += [f"not measured: {each.name}: {each.why}" for each in rivals.missing]
+    return "\n".join(lines)
 
 
 def _forward(table: Table, results: Results) -> None:
@@ -80,6 +120,12 @@ def _clip(table: Table, results: Results) -> None:
     _row(table, "start to end", command.whole_seconds, "s")
     if command.peak_memory_bytes is not None:
         table.add_row("  peak memory", _size(command.peak_memory_bytes))
+
+
+def _stages(table: Table, results: Results) -> None:
+    table.add_row("[bold]a frame of annotate, by stage", "", "", "side by side, in threads")
+    for stage in results.stages:
+        _row(table, stage.name, stage.ms, "ms", f"at work {100 * stage.busy:.0f} % of the time")
 
 
 def _peer(table: Table, peer: Peer) -> None:

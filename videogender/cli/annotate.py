@@ -80,22 +80,45 @@ def annotate(
         other(
             "--skip-existing",
             panel=DATA,
-            help="Leave out inputs whose annotated copy is there and not older than they are, "
-            "whatever settings made it: a run that was stopped goes on. Older copies are refused "
-            "as ever, or replaced with --force. Not with data files, which would be incomplete.",
+            help="Leave out inputs whose annotated copy is there and current: of the same content, "
+            "settings and weights if such a run made it, else not older than its input. A run that "
+            "was stopped goes on. Other copies are refused as ever, or replaced with --force. With "
+            "--no-video, data that a stopped run has kept are used again; copies and data files "
+            "together are refused.",
         ),
     ] = False,
     jobs: Annotated[
-        int,
+        int | None,
         other(
             "--jobs",
             "-j",
             panel=DATA,
             metavar="N",
             help="Work on so many inputs at once, each in a process of its own with a share of "
-            "the cores (0 decides from cores and inputs; default 1). Data files are the same.",
+            "the cores (0 decides from cores and inputs; default 1, or 0 with --engine ray). Data "
+            "files are the same.",
         ),
-    ] = 1,
+    ] = None,
+    engine: Annotated[
+        str,
+        other(
+            "--engine",
+            panel=DATA,
+            metavar="local|ray",
+            help="Where they run: on this machine, or on a Ray cluster whose machines see the "
+            "same files (default local).",
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        other(
+            "--address",
+            panel=DATA,
+            metavar="WHERE",
+            help="Of the Ray cluster, such as auto or 10.0.0.1:6379; without it and without "
+            "RAY_ADDRESS, Ray is started on this machine.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         other(
@@ -170,6 +193,7 @@ def annotate(
     model: Annotated[str | None, setting("detect.model", FACES)] = None,
     weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
     device: Annotated[str | None, setting("detect.device", FACES)] = None,
+    backend: Annotated[str | None, setting("detect.backend", FACES)] = None,
     precision: Annotated[str | None, setting("detect.precision", FACES)] = None,
     long_side: Annotated[int | None, setting("detect.long_side", FACES)] = None,
     face_threshold: Annotated[float | None, setting("detect.face_threshold", FACES)] = None,
@@ -248,6 +272,7 @@ def annotate(
             "detect.model": model,
             "detect.weights": weights,
             "detect.device": device,
+            "detect.backend": backend,
             "detect.precision": precision,
             "detect.long_side": long_side,
             "detect.face_threshold": face_threshold,
@@ -299,10 +324,13 @@ def annotate(
                 force=force,
                 skip_existing=skip_existing,
                 jobs=jobs,
+                engine=engine,
+                address=address,
                 progress=watch,
             )
         except AnnotationInterrupted as stop:
-            watch.interrupted(stop.summaries, data.places)
+            there = [place for place in data.places if place == "-" or Path(place).exists()]
+            watch.interrupted(stop.summaries, there)
             return 130
         watch.done(summaries, data.places)
     failed = [done.error for done in summaries if done.error is not None]

@@ -38,16 +38,31 @@ def bench(
         ),
     ] = 20.0,
     rounds: Annotated[
-        int,
-        other("--rounds", panel=WHAT, metavar="N", help="Measure this many times (default 5)."),
-    ] = 5,
+        int | None,
+        other(
+            "--rounds",
+            panel=WHAT,
+            metavar="N",
+            help="Measure this many times (default 5; with --peers 1).",
+        ),
+    ] = None,
+    peers: Annotated[
+        bool,
+        other(
+            "--peers",
+            panel=WHAT,
+            help="Measure what others would use instead, beside annotate: deface, and face "
+            "detectors run frame by frame as tutorials do it. Takes minutes.",
+        ),
+    ] = False,
     peer: Annotated[
         Path | None,
         other(
             "--peer",
             panel=WHAT,
             metavar="FILE.onnx",
-            help="Compare the forward pass with another network's, under onnxruntime.",
+            help="Compare the forward pass with another network's, under onnxruntime; with "
+            "--peers, run a YuNet (or SCRFD, CenterFace) over the clip.",
         ),
     ] = None,
     json: Annotated[
@@ -66,6 +81,7 @@ def bench(
     model: Annotated[str | None, setting("detect.model", FACES)] = None,
     weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
     device: Annotated[str | None, setting("detect.device", FACES)] = None,
+    backend: Annotated[str | None, setting("detect.backend", FACES)] = None,
     precision: Annotated[str | None, setting("detect.precision", FACES)] = None,
     long_side: Annotated[int | None, setting("detect.long_side", FACES)] = None,
     batch_size: Annotated[int | None, setting("detect.batch_size", FACES)] = None,
@@ -84,6 +100,8 @@ def bench(
 
       videogender bench --peer face_detection_yunet.onnx
 
+      videogender bench talk.mp4 --peers --seconds 10
+
       videogender bench live    measures a live run instead (see bench live --help)
     """
     settings = with_overrides(
@@ -92,6 +110,7 @@ def bench(
             "detect.model": model,
             "detect.weights": weights,
             "detect.device": device,
+            "detect.backend": backend,
             "detect.precision": precision,
             "detect.long_side": long_side,
             "detect.batch_size": batch_size,
@@ -101,12 +120,22 @@ def bench(
     )
     if not 0 <= seconds < float("inf"):
         raise ConfigError(f"--seconds should be 0 or more, got {seconds:g}")
+    if rounds is None:
+        rounds = 1 if peers else 5
     if rounds < 1:
         raise ConfigError(f"--rounds should be 1 or more, got {rounds}")
     from videogender.benchmark.plan import Plan, measure
     from videogender.benchmark.table import heading, results_table
 
     plan = Plan(clip, settings.detect, seconds, rounds, peer)
+    if peers:
+        from videogender.benchmark.rivals import measure_rivals
+        from videogender.benchmark.table import rivals_notes, rivals_table
+
+        with reporting(json, force=force) as (note, show):
+            rivals = measure_rivals(plan, note)
+            show(rivals.as_dict(), heading(rivals), rivals_table(rivals), rivals_notes(rivals))
+        return
     with reporting(json, force=force) as (note, show):
         results = measure(plan, note)
         show(results.as_dict(), heading(results), results_table(results))

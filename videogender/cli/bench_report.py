@@ -16,7 +16,7 @@ __all__ = ["reporting"]
 @contextmanager
 def reporting(
     json: str | None, *, force: bool
-) -> Iterator[tuple[Callable[[str], None], Callable[[dict[str, Any], str, Table], None]]]:
+) -> Iterator[tuple[Callable[[str], None], Callable[..., None]]]:
     """Give two functions to a benchmark: one says what is measured, one shows the results.
 
     Args:
@@ -39,7 +39,7 @@ def reporting(
         stack.callback(status.stop)
         status.start()
 
-        def show(values: dict[str, Any], heading: str, table: Table) -> None:
+        def show(values: dict[str, Any], heading: str, table: Table, notes: str = "") -> None:
             status.stop()
             text = dumps(values, indent=2) + "\n"
             if place is not None:
@@ -50,6 +50,9 @@ def reporting(
             console.print(heading, markup=False, soft_wrap=True)
             console.print()
             console.print(table)
+            if notes:
+                console.print()
+                console.print(notes, markup=False, soft_wrap=True)
             if json == "-":
                 print(text, end="")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,7 @@ from videogender.cli.eval_work import (
     read_scales,
     settings_of,
 )
+from videogender.config import with_overrides
 from videogender.errors import ConfigError
 
 __all__ = ["app"]
@@ -252,6 +255,25 @@ def video(
         ),
     ],
     unsure_below: UnsureBelow = None,
+    every: Annotated[
+        list[int] | None,
+        other(
+            "--every",
+            panel=WHAT,
+            metavar="N",
+            help="Also look at every N-th frame only, between which boxes follow, as annotate "
+            "does. Repeatable: a column each.",
+        ),
+    ] = None,
+    detect_fps: Annotated[
+        list[float] | None,
+        other(
+            "--detect-fps",
+            panel=WHAT,
+            metavar="F",
+            help="Also look F times a second only. Repeatable: a column each.",
+        ),
+    ] = None,
     json: Json = None,
     report: Report = None,
     force: Force = False,
@@ -276,11 +298,16 @@ def video(
     out everywhere: then boxes that overlap from line to line are one. For a
     start, take what `annotate --json` says and put it right.
 
+    With --every N, choose an N for which looks do not fall on all labelled
+    frames: of frames labelled at every tenth, 7 tells more than 5.
+
     Examples:
 
       videogender annotate talk.mp4 --no-video --json truth.jsonl
 
       videogender eval video talk.mp4 truth.jsonl
+
+      videogender eval video talk.mp4 truth.jsonl --every 3 --every 7
     """
     settings = settings_of(
         model,
@@ -296,21 +323,31 @@ def video(
             "label.unsure_below": unsure_below,
         },
     )
+    for number in every or ():
+        with_overrides(settings, {"track.every": number}, as_flags=True)
+    for rate in detect_fps or ():
+        with_overrides(settings, {"track.detect_fps": rate}, as_flags=True)
+        if not rate:
+            raise ConfigError("--detect-fps should be more than 0 here")
     from videogender.cli.eval_report import EvalReport, video_table
     from videogender.evaluation.plots import video_plots
-    from videogender.evaluation.video import LabelBy, annotated, evaluate_video
+    from videogender.evaluation.video import Way, annotated, evaluate_video, warm_up
     from videogender.evaluation.video_truth import read_truth
 
     with EvalReport(json, report, force=force, quiet=quiet) as aside:
         check_truth(truth)
         _, detector = load_detector(settings.detect, aside)
+        warm_up(detector)
         results, linked = [], False
-        ways: tuple[LabelBy, ...] = ("track", "frame")
-        for label_by in ways:
-            bar = frame_bar(aside, f"label by {label_by}")
-            records = annotated(clip, detector, settings, label_by, bar)
+        ways = [Way("track"), *(Way("track", every=n) for n in every or () if n > 1)]
+        ways += [Way("track", detect_fps=rate) for rate in detect_fps or ()]
+        for way in (*ways, Way("frame")):
+            began = time.process_time()
+            records = annotated(clip, detector, settings, way, frame_bar(aside, f"labels {way}"))
+            took = time.process_time() - began
             there = read_truth(truth, {r["frame"]: r["time_s"] or 0.0 for r in records})
-            results.append(evaluate_video(records, there, label_by))
+            result = evaluate_video(records, there, way)
+            results.append(replace(result, processor_seconds=took))
             linked = there.linked
         if linked:
             aside.note(f"{truth}: names no tracks; boxes that overlap were taken for one")

@@ -200,7 +200,7 @@ def _whole(result: GenderResult) -> Table:
 
 def video_table(results: Sequence[VideoResult]) -> Table:
     """Lay out how labels hold over time, a column for each way of labelling."""
-    table = _table("", *(f"label by {result.label_by}" for result in results))
+    table = _table("", *(str(result.way) for result in results))
     rows: list[tuple[str, list[str]]] = [
         ("labelled faces", [f"{r.faces:,}" for r in results]),
         ("  found", [_number(r.found) for r in results]),
@@ -208,14 +208,13 @@ def video_table(results: Sequence[VideoResult]) -> Table:
         ("  right, where labelled", [_number(r.face_accuracy) for r in results]),
         ("  labelled, of those found", [_number(r.face_coverage) for r in results]),
         ("tracks", [f"{len(r.tracks):,}" for r in results]),
-        (
-            "  right, where labelled",
-            [_figure(r.track_accuracy, r.track_interval) for r in results],
-        ),
+        ("  right, where labelled", [_number(r.track_accuracy) for r in results]),
+        ("    95 % interval", [_ends(r.track_interval) for r in results]),
         ("  labelled", [_number(r.track_coverage) for r in results]),
         ("label changes", [f"{r.label_changes:,}" for r in results]),
         ("  a minute that a face is in view", [_number(r.flicker, 1) for r in results]),
         ("id switches", ["" if r.id_switches is None else f"{r.id_switches:,}" for r in results]),
+        ("processor time, seconds", [_number(r.processor_seconds, 1) for r in results]),
     ]
     for name, cells in rows:
         table.add_row(name, *cells)
@@ -250,6 +249,10 @@ def _gap(table: Table, name: str, gap: Gap) -> None:
 
 def _number(value: float, digits: int = 3) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _ends(ends: Interval) -> str:
+    return "-" if math.isnan(ends[0]) else f"{ends[0]:.2f}-{ends[1]:.2f}"
 
 
 def _figure(value: float, ends: Interval) -> str:

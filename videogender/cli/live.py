@@ -7,12 +7,15 @@ import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from videogender.cli.annotate import other, setting
 from videogender.cli.live_parts import TOKEN_VARIABLE, LiveParts
 from videogender.config import load_settings, with_overrides
 from videogender.errors import ConfigError
+
+if TYPE_CHECKING:
+    from videogender.pipeline import BatchDetector
 
 __all__ = ["live", "parse_duration"]
 
@@ -148,6 +151,7 @@ def live(
     model: Annotated[str | None, setting("detect.model", FACES)] = None,
     weights: Annotated[str | None, setting("detect.weights", FACES)] = None,
     device: Annotated[str | None, setting("detect.device", FACES)] = None,
+    backend: Annotated[str | None, setting("detect.backend", FACES)] = None,
     precision: Annotated[str | None, setting("detect.precision", FACES)] = None,
     long_side: Annotated[int | None, setting("detect.long_side", FACES)] = None,
     face_threshold: Annotated[float | None, setting("detect.face_threshold", FACES)] = None,
@@ -157,6 +161,26 @@ def live(
     refine: Annotated[str | None, setting("detect.refine", FACES)] = None,
     detect_fps: Annotated[float | None, setting("track.detect_fps", FACES)] = None,
     label_by: Annotated[str | None, setting("track.label_by", FACES)] = None,
+    zone: Annotated[
+        list[str] | None,
+        other(
+            "--zone",
+            panel=FACES,
+            metavar="NAME[@N]:X1,Y1;X2,Y2;...",
+            help="Count who is in this area, in pixels or percent; may be given several times. It "
+            "holds for every source, with @N for the N-th alone (cameras first, then addresses, "
+            "then files).",
+        ),
+    ] = None,
+    line: Annotated[
+        list[str] | None,
+        other(
+            "--line",
+            panel=FACES,
+            metavar="NAME[@N]:X1,Y1;X2,Y2",
+            help="Count who crosses this line; `in` is to its right, seen from its first point.",
+        ),
+    ] = None,
     style: Annotated[str | None, setting("render.style", LOOK)] = None,
     blur: Annotated[
         bool | None,
@@ -188,6 +212,8 @@ def live(
       videogender live --camera 0 --url http://door.local/video.mjpg --serve 8080
 
       videogender live --file clip.mp4 --loop --no-display --json - --interval 5s
+
+      videogender live --camera 0 --line "gate:50%,100%;50%,0%" --serve 8080
     """
     settings = with_overrides(
         load_settings(config),
@@ -200,6 +226,7 @@ def live(
             "detect.model": model,
             "detect.weights": weights,
             "detect.device": device,
+            "detect.backend": backend,
             "detect.precision": precision,
             "detect.long_side": long_side,
             "detect.face_threshold": face_threshold,
@@ -209,6 +236,8 @@ def live(
             "track.every": 1 if detect_fps else None,
             "track.detect_fps": detect_fps,
             "track.label_by": label_by,
+            "zones.zone": zone or None,
+            "zones.line": line or None,
             "label.unsure_below": unsure_below,
             "render.style": style,
             "render.blur": blur,
@@ -230,6 +259,7 @@ def live(
     place = run.place(serve, token)
     window = run.window(display, has_page=place is not None)
     sources = run.sources(camera or [], url or [], file or [], loop=loop, drop=drop)
+    run.check_zones(len(sources))
     with ExitStack() as stack:
         log = run.log(stack, json, parse_duration(interval, "--interval") or 0.0)
         recorders = run.recorders(record, sources, parse_duration(segment, "--segment") or 0.0)
@@ -238,13 +268,16 @@ def live(
         report = stack.enter_context(LiveReport(quiet=quiet))
         from videogender.detector import Detector
         from videogender.live.engine import Engine
-        from videogender.refine import RefinedDetector
 
         detect = settings.detect
         first = Detector.load(
             detect.model, weights=detect.weights, device=detect.device, settings=detect
         )
-        detector = RefinedDetector.around(first, detect) if detect.refine is not None else first
+        detector: BatchDetector = first
+        if detect.refine is not None:
+            from videogender.refine import RefinedDetector
+
+            detector = RefinedDetector.around(first, detect)
         engine = Engine(
             sources,
             detector,

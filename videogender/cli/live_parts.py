@@ -82,6 +82,14 @@ class LiveParts:
         found += [Playback(path, loop=loop, drop=drop) for path in files]
         return found
 
+    def check_zones(self, sources: int) -> None:
+        """Refuse zones and lines that cannot be counted, before the network is loaded."""
+        from videogender.live.areas import areas_of
+        from videogender.outputs import check_zones
+
+        check_zones(self._settings)
+        areas_of(self._settings, sources)
+
     def log(self, stack: ExitStack, target: str | None, interval: float) -> LiveLog | None:
         """Open the log, or return None."""
         if target is None:

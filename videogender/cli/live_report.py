@@ -22,6 +22,7 @@ from videogender.frames import Faces
 from videogender.live.engine import Engine
 from videogender.live.stats import LiveStats, Screen
 from videogender.sinks.record import Recorder
+from videogender.zones.figures import LABELS
 
 __all__ = ["LiveReport"]
 
@@ -98,6 +99,8 @@ class LiveReport:
         self._stop_status()
         for name, figures in zip(engine.names, engine.summaries(), strict=True):
             self.note(f"{name}: {_summary(figures)}")
+            for line in _areas(figures):
+                self.note(f"  {line}")
         for recorder in recorders:
             for path in recorder.paths[-1:]:
                 more = f" and {len(recorder.paths) - 1} before it" if recorder.paths[1:] else ""
@@ -179,6 +182,30 @@ def _summary(figures: dict[str, Any]) -> str:
     if figures["reconnects"]:
         parts.append(f"came back {figures['reconnects']} times")
     return "; ".join(parts)
+
+
+def _areas(figures: dict[str, Any]) -> Iterator[str]:
+    """Say what was counted in each zone and at each line, of all and by label."""
+    for zone in figures.get("zones", ()):
+        parts = [f"{_seconds(zone['dwell_seconds'])}, at most {zone['peak']['all']} at once"]
+        if zone["appearances"] is not None:
+            parts = [
+                _split("ever inside", zone["appearances"]),
+                f"{zone['entries']['all']} came in, {zone['exits']['all']} went out",
+                *parts,
+            ]
+        yield f"zone {zone['name']}: {'; '.join(parts)}"
+    for line in figures.get("lines", ()):
+        yield f"line {line['name']}: {_split('in', line['in'])}; {_split('out', line['out'])}"
+
+
+def _split(what: str, counts: dict[str, int]) -> str:
+    return f"{counts['all']} {what} ({', '.join(f'{counts[label]} {label}' for label in LABELS)})"
+
+
+def _seconds(times: dict[str, float]) -> str:
+    by_label = ", ".join(f"{times[label]:.1f} {label}" for label in LABELS)
+    return f"{times['all']:.1f} s inside ({by_label})"
 
 
 def _ms(value: float) -> str:

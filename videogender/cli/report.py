@@ -28,6 +28,8 @@ from videogender.targets import Job
 
 __all__ = ["Report"]
 
+MANY_INPUTS = 5
+
 
 class _FpsColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -144,7 +146,10 @@ class Report(Progress):
         if summary.error is not None:
             self._say(Text("error: ", style="bold red"), str(summary.error))
         elif summary.skipped:
-            self._note(f"{summary.source}: skipped, as {summary.output} is there and up to date")
+            why = "its data were kept"
+            if summary.output is not None:
+                why = f"{summary.output} is there and up to date"
+            self._note(f"{summary.source}: skipped, as {why}")
         elif summary.frames and not summary.interrupted:
             where = f" -> {summary.output}" if summary.output else ""
             self._note(f"{summary.source}{where}: {_counts(summary)}")
@@ -159,6 +164,10 @@ class Report(Progress):
             lost += f", {skipped} skipped" if skipped else ""
             seconds = time.perf_counter() - self._began if self._processes > 1 else None
             self._note(f"{len(summaries)} inputs{lost}: {_counts(*summaries, seconds=seconds)}")
+        if len(summaries) >= MANY_INPUTS:  # what went wrong has long been scrolled away
+            for summary in summaries:
+                if summary.error is not None:
+                    self._say(Text("failed: ", style="bold red"), str(summary.error))
         if failed < len(summaries):
             self._note_data(data)
 

@@ -114,7 +114,7 @@ def video_plots(results: Sequence[VideoResult]) -> dict[str, Image.Image]:
             share = right / len(shown) if shown and track.label else math.nan
             values.append((share, math.nan, math.nan))
         rows.append(Row(f"track {track.track}, {track.label or 'unclear'}", values))
-    names = [f"label by {result.label_by}" for result in results]
+    names = [f"labels {result.way}" for result in results]
     title = "Share of a face's frames in which its label is right"
     return {"tracks.png": rows_chart(title, "share of frames", names, rows)}
 

@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,30 @@ from videogender.tracking.association import assign
 
 LabelBy = Literal["track", "frame"]
 
-__all__ = ["TrackAnswer", "VideoResult", "annotated", "evaluate_video"]
+__all__ = ["TrackAnswer", "VideoResult", "Way", "annotated", "evaluate_video", "warm_up"]
+
+_USUAL_WH = (640, 480)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of labelling a video.
+
+    Attributes:
+        label_by: `track` or `frame`.
+        every: looks at every so-many-th frame.
+        detect_fps: or so many times a second; 0 leaves it to `every`.
+    """
+
+    label_by: LabelBy
+    every: int = 1
+    detect_fps: float = 0.0
+
+    def __str__(self) -> str:
+        """Name it in a few words."""
+        if self.detect_fps:
+            return f"{self.detect_fps:g} looks a second"
+        return f"every {self.every}" if self.every > 1 else f"by {self.label_by}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +74,7 @@ class VideoResult:
     """What a way of labelling came to.
 
     Attributes:
-        label_by: `track` or `frame`.
+        way: how labels were made.
         faces: labelled faces in all labelled frames.
         found: share of them that were found.
         false_alarms: faces that are none, a labelled frame.
@@ -64,9 +87,10 @@ class VideoResult:
         label_changes: how often the label of a face changed while it was in view.
         track_minutes: how long faces were in view, together.
         id_switches: how often a face's track changed its number; None without tracks.
+        processor_seconds: what looking at the video took, summed over cores; NaN if unknown.
     """
 
-    label_by: LabelBy
+    way: Way
     faces: int
     found: float
     false_alarms: float
@@ -79,6 +103,7 @@ class VideoResult:
     label_changes: int
     track_minutes: float
     id_switches: int | None
+    processor_seconds: float = math.nan
 
     @property
     def flicker(self) -> float:
@@ -90,7 +115,7 @@ class VideoResult:
         found = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("tracks", "track_interval")
+            if name not in ("way", "tracks", "track_interval")
         }
         tracks = [
             {"track": t.track, "label": t.label, "answer": t.answer, "frames": len(t.shown)}
@@ -98,7 +123,7 @@ class VideoResult:
         ]
         more = {"flicker_per_track_minute": self.flicker, "tracks": tracks}
         return plain(  # type: ignore[no-any-return]
-            {**found, "track_accuracy_interval": self.track_interval, **more}
+            {**asdict(self.way), **found, "track_accuracy_interval": self.track_interval, **more}
         )
 
 
@@ -106,7 +131,7 @@ def annotated(
     clip: Path,
     detector: BatchDetector,
     settings: Settings,
-    label_by: LabelBy,
+    way: Way,
     progress: Progress | None = None,
 ) -> list[FrameRecord]:
     """Return what `videogender annotate --json` says of a clip.
@@ -116,7 +141,7 @@ def annotated(
     """
     from videogender.annotation import annotate
 
-    settings = replace(settings, track=replace(settings.track, label_by=label_by))
+    settings = replace(settings, track=replace(settings.track, **asdict(way)))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "faces.jsonl"
         (summary,) = annotate(
@@ -128,9 +153,13 @@ def annotated(
             return [json.loads(line) for line in lines]
 
 
-def evaluate_video(
-    records: Sequence[FrameRecord], truth: VideoTruth, label_by: LabelBy
-) -> VideoResult:
+def warm_up(detector: BatchDetector) -> None:
+    """Let a detector look once, as its first look takes longer than all others."""
+    wide, high = detector.input_size_wh(*_USUAL_WH)
+    detector.detect([np.zeros((high, wide, 3), np.uint8)], [_USUAL_WH])
+
+
+def evaluate_video(records: Sequence[FrameRecord], truth: VideoTruth, way: Way) -> VideoResult:
     """Compare what was said of a video with what is there.
 
     A face that was found is paired with one that is there by overlap (IoU from 0.5); what was a
@@ -141,7 +170,7 @@ def evaluate_video(
     Args:
         records: of every frame, from `annotated`.
         truth: the labels.
-        label_by: how `records` were made.
+        way: how `records` were made.
     """
     seconds = {r["frame"]: r["time_s"] or 0.0 for r in records}
     there = _filled(truth, seconds)
@@ -155,7 +184,7 @@ def evaluate_video(
     given = np.array([answer.answer in ("female", "male") for answer in clear], bool)
     right = np.array([answer.answer == answer.label for answer in clear], bool)
     return VideoResult(
-        label_by,
+        way,
         tally.faces,
         tally.found / tally.faces if tally.faces else math.nan,
         tally.false_alarms / max(len(truth.frames), 1),
@@ -167,7 +196,7 @@ def evaluate_video(
         tally.given / tally.asked if tally.asked else math.nan,
         sum(a[1] != b[1] for t in answers for a, b in pairwise(t.shown)),
         sum(map(_seconds_in_view, answers)) / 60,
-        tally.switches if label_by == "track" else None,
+        tally.switches if way.label_by == "track" else None,
     )
 
 

@@ -1,7 +1,10 @@
-"""Several inputs at once, in processes that share nothing with each other.
+"""Several inputs at once, by workers that share nothing with each other.
 
 the caller's process                      a worker, one of N
-team: hands out inputs, one a worker  ->  serve: loads the detector, does one input after
+team: hands out inputs, one a worker  ->  desk: loads the detector, does one input after
 merge: keeps the data that come back  <-  another, sends what its data files would hold
 until it is their input's turn
+
+Workers are processes of this machine (processes, serve) or actors of a Ray cluster (cluster); a
+crew is what a team sees of either.
 """

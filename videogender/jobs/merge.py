@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 from videogender.errors import OutputError, VideogenderError
+from videogender.jobs.kept import Counts, Kept
+from videogender.jobs.manifest import Manifest
 from videogender.jobs.messages import (
     Data,
     Done,
@@ -34,6 +37,8 @@ def merge(
     outputs: RunOutputs,
     data: DataOutputs,
     progress: Progress,
+    manifest: Manifest | None = None,
+    kept: Kept | None = None,
     *,
     into: list[Summary],
 ) -> None:
@@ -46,26 +51,35 @@ def merge(
         data: which they are.
         progress: told what happens, of inputs that run at once by its rows. `finish` comes when an
             input is done, and a second time, with the error, if its data cannot be written then.
+        manifest: notes what is finished.
+        kept: keeps the data of what is finished, and has those of inputs that are done already.
         into: gets a summary for each input that was begun, in order.
     """
     files = [Path(place) for place in data.shared.values() if place not in (None, "-")]
-    run = _Merge(plan, outputs, progress, Spool(files[0].parent if files else None))
+    run = _Merge(plan, outputs, progress, manifest, kept, Spool(files[0].parent if files else None))
     try:
         tasks = []
         for position, job in enumerate(plan):
             if job.error is not None or job.is_done:
-                run.finish(position, _without_work(job))
+                run.finish(position, _without_work(job, kept))
             else:
                 tasks.append(Task(job, position, len(plan)))
         team.run(tasks, run.tell)
+        left = [task.position for task in tasks if task.position not in run.summaries]
+        if left and not any(summary.interrupted for summary in run.summaries.values()):
+            # Ctrl-C came between two inputs.
+            run.finish(left[0], Summary(str(plan[left[0]].source), interrupted=True))
         run.write_rest()
     finally:
         run.spool.close()
     into += [run.summaries[position] for position in sorted(run.summaries)]
 
 
-def _without_work(job: Job) -> Summary:
+def _without_work(job: Job, kept: Kept | None) -> Summary:
     output = job.target if job.is_done else None
+    counts = kept.counts(job.source) if kept is not None and job.is_done else None
+    if counts is not None:
+        return Summary(str(job.source), None, counts.frames, counts.faces, skipped=True)
     return Summary(str(job.source), output=output, error=job.error, skipped=job.is_done)
 
 
@@ -73,9 +87,16 @@ class _Merge:
     """What has come so far; inputs are written in turn, and wait in a spool until then."""
 
     def __init__(
-        self, plan: Sequence[Job], outputs: RunOutputs, progress: Progress, spool: Spool
+        self,
+        plan: Sequence[Job],
+        outputs: RunOutputs,
+        progress: Progress,
+        manifest: Manifest | None,
+        kept: Kept | None,
+        spool: Spool,
     ) -> None:
         self._plan, self._outputs, self._progress = plan, outputs, progress
+        self._manifest, self._kept = manifest, kept
         self.spool = spool
         self.summaries: dict[int, Summary] = {}
         self._turn = 0
@@ -111,15 +132,25 @@ class _Merge:
         self.summaries[position] = summary
         if summary.error is not None:
             self.spool.drop(position)
-        elif position != self._turn:
+        elif self._kept is not None or position != self._turn:
             try:
-                self.spool.put_by(position)
-            except OSError as problem:
+                self._put_by(position, summary)
+            except (OSError, OutputError) as problem:
                 self.summaries[position] = summary = self._full(position, summary, problem)
+        if self._manifest is not None:
+            self._manifest.take(self._plan[position], summary)
         self._progress.row(position).finish(summary)
         while self._turn in self.summaries:
             self._write(self._turn)
             self._turn += 1
+
+    def _put_by(self, position: int, summary: Summary) -> None:
+        """Let the data of an input wait, for its turn or for another run."""
+        if self._kept is None:
+            self.spool.put_by(position)
+        elif not summary.skipped and not summary.interrupted:
+            counts = Counts(summary.frames, summary.faces)
+            self._kept.put(self._plan[position].source, counts, self.spool.take(position))
 
     def write_rest(self) -> None:
         """Write what is left when Ctrl-C has made gaps."""
@@ -128,15 +159,22 @@ class _Merge:
                 self._write(position)
 
     def _write(self, position: int) -> None:
-        summary = self.summaries[position]
-        if summary.error is not None or summary.skipped:
+        summary, kept = self.summaries[position], self._kept
+        if summary.error is not None or (summary.skipped and kept is None):
+            return
+        if summary.interrupted and kept is not None:
             return
         marks: list[tuple[int, ...]] = []
         try:
             marks += self._outputs.mark()
-            replay(self.spool.take(position), self._outputs)
-        except VideogenderError as error:
+            pieces = self.spool.take(position)
+            if kept is not None:
+                pieces = kept.take(self._plan[position].source)
+            replay(pieces, self._outputs, were_kept=kept is not None)
+        except (VideogenderError, OSError, UnpicklingError) as error:
             self._outputs.rollback(marks)
+            if not isinstance(error, VideogenderError):
+                error = OutputError(f"{summary.source}: its kept data cannot be read: {error}")
             self.summaries[position] = _failed(summary, error)
             self._progress.row(position).finish(self.summaries[position])
 
@@ -149,13 +187,13 @@ class _Merge:
             self.spool.drop(position)
             self._no_room[position] = _no_room(self._plan[position], error)
 
-    def _full(self, position: int, summary: Summary, error: OSError) -> Summary:
+    def _full(self, position: int, summary: Summary, error: OSError | OutputError) -> Summary:
         self.spool.drop(position)
         return _failed(summary, _no_room(self._plan[position], error))
 
 
-def _no_room(job: Job, error: OSError) -> OutputError:
-    why = error.strerror or error
+def _no_room(job: Job, error: OSError | OutputError) -> OutputError:
+    why = getattr(error, "strerror", None) or error
     return OutputError(f"{job.source}: its data cannot be kept until their turn: {why}")
 
 

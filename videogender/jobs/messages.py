@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from videogender.config import Settings
-from videogender.jobs.division import threads_for
 from videogender.outputs import DataOutputs
 from videogender.progress import DetectorFacts, Summary
 from videogender.targets import Job
@@ -63,17 +62,16 @@ class Setup:
         span_seconds: tuple[float | None, float | None],
         force: bool,
         keeps_parts: bool,
-        processes: int,
+        threads: int,
     ) -> Self:
-        """Divide the cores among the processes, unless the settings say how many each takes."""
-        share = settings.detect.threads or threads_for(processes)
-        detect = replace(settings.detect, threads=share)
+        """Give each worker its share of threads, unless the settings say how many it takes."""
+        detect = replace(settings.detect, threads=settings.detect.threads or threads)
         return cls(
             settings=replace(settings, detect=detect),
             span_seconds=span_seconds,
             force=force,
             keeps_parts=keeps_parts,
-            encoder_threads=threads_for(processes),
+            encoder_threads=threads,
             wants_rows=any(place is not None for place in (data.json, data.csv, data.coco)),
             wants_summaries=data.summary is not None,
             wants_sections=data.report is not None,

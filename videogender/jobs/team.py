@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from videogender.errors import VideogenderError
-from videogender.jobs.messages import STOP, Broken, Done, Message, Ready, Restarted, Setup, Task
-from videogender.jobs.serve import DRAW_SECONDS, serve
+from videogender.jobs.crew import Crew, Worker
+from videogender.jobs.desk import DRAW_SECONDS
+from videogender.jobs.messages import Broken, Done, Message, Ready, Restarted, Task
 from videogender.progress import DetectorFacts, Summary
 
-__all__ = ["Setup", "Team"]
+__all__ = ["Team"]
 
 # How long nothing may come from the workers before Ctrl-C is looked for.
 PATIENCE_SECONDS = 0.2
@@ -30,9 +28,8 @@ MOST_TRIES = 2
 
 
 @dataclass(slots=True, eq=False)
-class _Worker:
-    process: Any
-    connection: Connection
+class _Member:
+    worker: Worker
     is_ready: bool = False
     task: Task | None = None
 
@@ -45,13 +42,13 @@ class Team:
     keeps what is written by then; a third kills them.
 
     Args:
-        setup: what they all need to know.
+        crew: starts them.
         size: how many to start.
     """
 
-    def __init__(self, setup: Setup, size: int) -> None:
-        self._setup, self._size = setup, size
-        self._workers: list[_Worker] = []
+    def __init__(self, crew: Crew, size: int) -> None:
+        self._crew, self._size = crew, size
+        self._members: list[_Member] = []
         self._facts: DetectorFacts | None = None
         self._tasks: deque[Task] = deque()
         self._tries: Counter[int] = Counter()
@@ -61,7 +58,7 @@ class Team:
 
     def __enter__(self) -> Self:
         try:
-            while len(self._workers) < self._size:
+            while len(self._members) < self._size:
                 self._start()
         except BaseException:
             self._kill_all()
@@ -94,8 +91,8 @@ class Team:
         while self._facts is None:
             if self._asked:
                 raise KeyboardInterrupt
-            for worker, message in self._messages():
-                self._take(worker, message)
+            for member, message in self._messages():
+                self._take(member, message)
         return self._facts
 
     def run(self, tasks: Sequence[Task], tell: Callable[[int, Message], None]) -> None:
@@ -110,12 +107,12 @@ class Team:
             Exception: a defect in a worker.
         """
         self._tasks.extend(tasks)
-        while self._tasks or any(worker.task for worker in self._workers):
+        while self._tasks or any(member.task for member in self._members):
             self._obey()
             self._hand_out()
-            for worker, message in self._messages():
-                position = worker.task.position if worker.task else -1
-                found = self._take(worker, message)
+            for member, message in self._messages():
+                position = member.task.position if member.task else -1
+                found = self._take(member, message)
                 if found is None:
                     continue
                 try:
@@ -123,40 +120,39 @@ class Team:
                 except KeyboardInterrupt:
                     self._asked += 1
 
-    def _take(self, worker: _Worker, message: Message | None) -> Message | None:
+    def _take(self, member: _Member, message: Message | None) -> Message | None:
         """Note what a message says of its worker, None being its death; return what to tell."""
         if message is None:
-            return self._bury(worker)
+            return self._bury(member)
         if isinstance(message, Broken):
-            if worker.is_ready or self._facts is None:
+            if member.is_ready or self._facts is None:
                 raise message.error
-            self._dismiss(worker)  # others can work: the device has no room for this one, say
+            self._dismiss(member)  # others can work: the device has no room for this one, say
             self._lose_one(message.error)
             return None
         if isinstance(message, Ready):
-            worker.is_ready = True
+            member.is_ready = True
             self._facts = self._facts or message.facts
             return None
-        if isinstance(message, Done) and worker.task is not None:
-            position = worker.task.position
-            worker.task = None
+        if isinstance(message, Done) and member.task is not None:
+            position = member.task.position
+            member.task = None
             if self._tries[position] and message.summary.error is None:
                 line = f"{message.summary.source}: its process was killed; a second try went well"
                 warnings = (*message.summary.warnings, line)
                 return Done(replace(message.summary, warnings=warnings))
         return message
 
-    def _bury(self, worker: _Worker) -> Message | None:
+    def _bury(self, member: _Member) -> Message | None:
         """Replace a worker that died; its input is tried again, once."""
-        task = worker.task
-        self._dismiss(worker)
-        how = _how_it_ended(worker.process.exitcode)
+        task = member.task
+        self._dismiss(member)
+        how = member.worker.how_it_ended()
         if task is None:
-            if not worker.is_ready:
+            if not member.is_ready:
                 self._lose_one(
                     VideogenderError(
-                        f"a process of --jobs {how} before it could begin; is memory short? "
-                        "(A script calls annotate under `if __name__ == '__main__':`)"
+                        f"a process of --jobs {how} before it could begin; {self._crew.advice}"
                     )
                 )
             return None
@@ -180,65 +176,49 @@ class Team:
             raise error
 
     def _hand_out(self) -> None:
-        idle = [worker for worker in self._workers if worker.task is None]
-        while self._tasks and len(self._workers) < self._size and len(idle) < len(self._tasks):
+        idle = [member for member in self._members if member.task is None]
+        while self._tasks and len(self._members) < self._size and len(idle) < len(self._tasks):
             idle.append(self._start())
-        for worker in idle:
-            if worker.is_ready and self._tasks:
-                worker.task = self._tasks.popleft()
-                with suppress(OSError):  # it is dead, as its connection will tell
-                    worker.connection.send(worker.task)
+        for member in idle:
+            if member.is_ready and self._tasks:
+                member.task = self._tasks.popleft()
+                member.worker.send(member.task)
 
     def _obey(self) -> None:
         """Pass on Ctrl-C, and kill whoever takes too long."""
         if self._asked > self._passed_on:
             self._passed_on = self._asked
             self._tasks.clear()
-            for worker in [worker for worker in self._workers if worker.task is None]:
-                self._dismiss(worker)
-            for worker in self._workers:
-                with suppress(OSError):
-                    worker.connection.send(STOP)
+            for member in [member for member in self._members if member.task is None]:
+                self._dismiss(member)
+            for member in self._members:
+                member.worker.stop()
             draw = DRAW_SECONDS if self._asked == 1 else 0.0
             self._deadline = time.monotonic() + (draw + CLOSE_SECONDS if self._asked < 3 else 0.0)
         if time.monotonic() >= self._deadline:
-            for worker in self._workers:
-                worker.process.kill()
+            for member in self._members:
+                member.worker.kill()
 
-    def _messages(self) -> Iterator[tuple[_Worker, Message | None]]:
+    def _messages(self) -> Iterator[tuple[_Member, Message | None]]:
         """Wait a little and yield what has come; None is a worker's death."""
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), PATIENCE_SECONDS):
-            worker = by_connection[connection]  # type: ignore[index]  # only these were given
-            try:
-                message = worker.connection.recv()
-            except (EOFError, OSError):
-                message = None
-            yield worker, message
+        members = {id(member.worker): member for member in self._members}
+        workers = [member.worker for member in self._members]
+        for worker, message in self._crew.messages(workers, PATIENCE_SECONDS):
+            yield members[id(worker)], message
 
-    def _start(self) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=serve, args=(theirs, self._setup), name="videogender-worker", daemon=True
-        )
-        with _ctrl_c_ignored():  # until the child has a handler of its own
-            process.start()
-        theirs.close()  # so that its end is seen here when the child is gone
-        self._workers.append(_Worker(process, ours))
-        return self._workers[-1]
+    def _start(self) -> _Member:
+        self._members.append(_Member(self._crew.start()))
+        return self._members[-1]
 
-    def _dismiss(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        worker.process.kill()
-        worker.process.join()
-        worker.connection.close()
+    def _dismiss(self, member: _Member) -> None:
+        self._members.remove(member)
+        member.worker.close()
 
     def _kill_all(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-        for worker in list(self._workers):
-            self._dismiss(worker)
+        for member in self._members:
+            member.worker.kill()
+        for member in list(self._members):
+            self._dismiss(member)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked += 1
@@ -246,22 +226,3 @@ class Team:
 
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if not _is_main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        with suppress(ValueError):
-            return f"was killed ({signal.Signals(-exit_code).name})"
-    return f"ended with exit code {exit_code}"

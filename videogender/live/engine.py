@@ -15,19 +15,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from videogender.config import Settings
 from videogender.errors import ConfigError, VideogenderError
-from videogender.frames import Faces
+from videogender.live.areas import areas_of
 from videogender.live.capture import Capture, Captured
+from videogender.live.drawing import Shown, drawn
 from videogender.live.garbage import quick_collections
 from videogender.live.handoff import Bell
 from videogender.live.looking import Looker
-from videogender.live.stats import LiveStats, Screen, State
+from videogender.live.stats import LateScreen, LiveStats, Screen, State
 from videogender.pipeline import BatchDetector
-from videogender.render import Canvas, draw_faces
 from videogender.sinks.livelog import LiveLog
 from videogender.sinks.record import Recorder, stop_all
 from videogender.sources.live import LiveSource
@@ -35,6 +32,8 @@ from videogender.sources.live import LiveSource
 __all__ = ["Engine", "Polled"]
 
 _NAP_SECONDS = 0.02
+# States in which the last frame is what is to be seen now.
+_IN_VIEW = ("running", "paused")
 # What ending may take: threads that wait for a network or a forward pass are then left behind.
 _RECORDERS_SECONDS, _THREADS_SECONDS = 1.0, 0.3
 
@@ -83,7 +82,8 @@ class Engine:
             notice: told in one line when a source is lost, comes back, fails or ends.
 
         Raises:
-            ConfigError: raw pictures would show faces that are to be blurred.
+            ConfigError: raw pictures would show faces that are to be blurred, or a zone is of a
+                source that there is not.
         """
         settings = settings or Settings()
         blur = self._looks_first = settings.render.blur
@@ -117,6 +117,9 @@ class Engine:
         self._stop = threading.Event()
         self._paused = False
         self._faces = [(0, 0, 0)] * len(self.captures)  # female, male, unsure now in view
+        self._areas = areas_of(settings, len(self.captures))
+        self._beside: list[list[str]] = [[] for _ in self.captures]
+        self._last: list[Shown | None] = [None] * len(self.captures)
         self._told: list[State] = ["starting"] * len(self.captures)
         self._failure: VideogenderError | None = None
         self._recording_lock = threading.Lock()
@@ -173,11 +176,23 @@ class Engine:
 
     def stats(self) -> list[LiveStats]:
         """Return how each source does, in order."""
-        return [self._stats_of(position) for position in range(len(self.captures))]
+        found = []
+        for position, areas in enumerate(self._areas):
+            stats, events = self._stats_of(position), areas.happened()
+            found.append(
+                replace(
+                    stats,
+                    zones=areas.told(in_view=stats.state in _IN_VIEW),
+                    zone_events=None if events is None else events.figures(),
+                )
+            )
+        return found
 
     def _stats_of(self, position: int) -> LiveStats:
-        capture, (female, male, unsure) = self.captures[position], self._faces[position]
+        """Return how a source does, without its zones."""
+        capture = self.captures[position]
         state, message = capture.condition
+        female, male, unsure = self._faces[position] if state in _IN_VIEW else (0, 0, 0)
         if state == "running" and self._paused and capture.waits:
             state = "paused"
         fps_in, fps_out = capture.meter.rates()
@@ -208,8 +223,9 @@ class Engine:
                 "reconnects": capture.reconnects,
                 "state": capture.condition[0],
                 "device": self._device,
+                **(areas.figures() or {}),
             }
-            for capture in self.captures
+            for capture, areas in zip(self.captures, self._areas, strict=True)
         ]
 
     def run(self, screens: Sequence[Screen] = ()) -> None:
@@ -251,24 +267,33 @@ class Engine:
 
     def _view(self, screens: Sequence[Screen]) -> bool:
         """Show the newest frame of each source; return whether there was any."""
-        shown: list[tuple[int, Captured, Faces]] = []
+        shown: list[tuple[int, Shown]] = []
         for position, capture in enumerate(self.captures):
             if self._paused and capture.waits:
                 continue
             captured = capture.shown.take()
             if captured is not None:
-                shown.append((position, captured, self._show(position, captured, screens)))
+                shown.append((position, self._show(position, captured, screens)))
         for screen in screens:
+            if isinstance(screen, LateScreen):
+                self._show_again(screen)
             if isinstance(screen, Polled):
                 screen.poll()
-        for position, captured, faces in shown:
-            self.captures[position].meter.show(captured.captured_seconds)
+        for position, now in shown:
+            self.captures[position].meter.show(now.captured.captured_seconds)
             if self._log is not None:
-                self._write_log(self._log, position, captured, faces)
+                self._write_log(self._log, position, now)
         return bool(shown)
 
-    def _show(self, position: int, captured: Captured, screens: Sequence[Screen]) -> Faces:
-        faces = self.looker.faces(position, captured)
+    def _show_again(self, screen: LateScreen) -> None:
+        """Show the last frame to whoever came after it; a source may stand still for long."""
+        for position, last in enumerate(self._last):
+            if last is not None and screen.lacks(position):
+                seconds = last.captured.captured_seconds
+                screen.show(position, drawn(last, self._settings), last.faces, seconds)
+
+    def _show(self, position: int, captured: Captured, screens: Sequence[Screen]) -> Shown:
+        faces, look = self.looker.seen(position, captured)
         labels = faces.labels(self._settings.label.unsure_below)
         self._faces[position] = (
             labels.count("female"),
@@ -276,6 +301,8 @@ class Engine:
             labels.count("unsure"),
         )
         frame = captured.frame
+        shown = Shown(captured, faces, self._areas[position].at(captured, faces, look))
+        self._last[position] = shown
         eager = [screen for screen in screens if screen.wants(position)]
         recorder = self._recorders[position] if self._recorders else None
         if recorder is not None and (not recorder.running or recorder.error is not None):
@@ -284,23 +311,15 @@ class Engine:
             recorder.write(frame.picture, frame.pts_seconds or 0.0)
             recorder = None
         if recorder is None and not eager:
-            return faces
-        rgb = self._drawn(captured, faces)
+            return shown
+        rgb = drawn(shown, self._settings)
         for screen in eager:
             screen.show(position, rgb, faces, captured.captured_seconds)
         if recorder is not None:
             recorder.write(rgb, frame.pts_seconds or 0.0)
-        return faces
+        return shown
 
-    def _drawn(self, captured: Captured, faces: Faces) -> NDArray[np.uint8]:
-        rgb = captured.frame.picture.to_rgb()
-        if len(faces):
-            # The network may be looking at these very pixels.
-            rgb = rgb.copy() if _is_shared(rgb, captured) else rgb
-            draw_faces(Canvas.from_rgb(rgb), faces, self._settings.label, self._settings.render)
-        return rgb
-
-    def _write_log(self, log: LiveLog, position: int, captured: Captured, faces: Faces) -> None:
+    def _write_log(self, log: LiveLog, position: int, shown: Shown) -> None:
         stats = self._stats_of(position)
         figures = {
             "fps_in": stats.fps_in,
@@ -310,10 +329,19 @@ class Engine:
             "dropped": stats.dropped,
             "state": stats.state,
         }
-        log.take(captured.frame, faces, captured.captured_seconds, figures)
+        log.take(
+            shown.captured.frame,
+            shown.faces,
+            shown.captured.captured_seconds,
+            figures,
+            where=shown.where,
+            happened=self._areas[position].happened,
+            position=position,
+        )
 
     def _tell_changes(self) -> None:
         for position, capture in enumerate(self.captures):
+            self._tell_beside(position)
             state, message = capture.condition
             if state == self._told[position]:
                 continue
@@ -328,6 +356,14 @@ class Engine:
             if recorder.error is not None and self._failure is None:
                 self._failure = _in_words(recorder.error)
                 self._notice(f"recording stopped: {self._failure}")
+
+    def _tell_beside(self, position: int) -> None:
+        """Warn of zones that no face of the newest picture can be in."""
+        before, now = self._beside[position], self._areas[position].beside
+        if now != before:
+            self._beside[position] = now
+            for name in sorted(set(now) - set(before)):
+                self._notice(f"{self.names[position]}: {name} lies beside the picture")
 
     def _end(self, screens: Sequence[Screen]) -> bool:
         self._stop.set()
@@ -347,19 +383,14 @@ class Engine:
     def _finish(self) -> None:
         """Write the summaries, and raise what went wrong on the way."""
         if self._log is not None:
-            for name, summary in zip(self.names, self.summaries(), strict=True):
-                self._log.finish(name, summary)
+            for position, summary in enumerate(self.summaries()):
+                self._log.finish(self.names[position], summary, position=position)
         errors = [capture.error for capture in self.captures]
         if all(errors) and errors[0] is not None:
             raise errors[0]
         for recorder in self._recorders:
             if recorder.error is not None:
                 raise _in_words(recorder.error)
-
-
-def _is_shared(rgb: NDArray[np.uint8], captured: Captured) -> bool:
-    """Tell whether the picture gave away its own array, which others may read."""
-    return np.shares_memory(rgb, getattr(captured.frame.picture, "array", np.empty(0)))
 
 
 def _in_words(error: Exception) -> VideogenderError:

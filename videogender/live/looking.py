@@ -21,7 +21,7 @@ from videogender.pipeline import BatchDetector, WeakDetector, look
 from videogender.tracking.cuts import CutDetector, Shot, thumbnail
 from videogender.tracking.live import Follower, Outlook
 
-__all__ = ["Looker"]
+__all__ = ["Look", "Looker"]
 
 _NAP_SECONDS = 0.1
 # How long a batch waits for the frames of further sources.
@@ -32,6 +32,19 @@ _USUAL_LOOKS, _GRACE_SECONDS = 2.0, 1.0
 _NICENESS = 5
 # Of the blank picture by which the network is warmed up.
 _USUAL_WH = (640, 480)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one look found, and when.
+
+    Attributes:
+        faces: as they are shown in the frame that was looked at.
+        seconds: the time of that frame.
+    """
+
+    faces: Faces
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -107,22 +120,26 @@ class Looker:
         """Whether every frame that was captured for it has been looked at."""
         return not (any(c.looked.is_full for c in self._captures) or self._looking)
 
-    def faces(self, position: int, captured: Captured) -> Faces:
+    def seen(self, position: int, captured: Captured) -> tuple[Faces, Look | None]:
         """Return the faces to be shown in a frame, moved on from the newest look.
 
         Args:
             position: of the source.
             captured: a frame of it.
+
+        Returns:
+            the faces, and the look that they come from; None if nothing is known.
         """
-        if captured.faces is not None:
-            return captured.faces
-        known = self._known[position]
         seconds = captured.frame.pts_seconds or 0.0
+        if captured.faces is not None:
+            return captured.faces, Look(captured.faces, seconds)
+        known = self._known[position]
         if known is None or known.take != captured.take:
-            return Faces.empty()
-        if seconds - known.outlook.seconds > known.good_for_seconds:
-            return Faces.empty()
-        return known.outlook.at(seconds)
+            return Faces.empty(), None
+        outlook = known.outlook
+        if seconds - outlook.seconds > known.good_for_seconds:
+            return Faces.empty(), None
+        return outlook.at(seconds), Look(outlook.faces, outlook.seconds)
 
     def _run(self) -> None:
         if sys.platform.startswith("linux"):

@@ -6,10 +6,12 @@ import math
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Latencies", "Meter", "Rate"]
+__all__ = ["Latencies", "Meter", "Rate", "Reading", "percentiles_ms"]
 
 _RATE_SECONDS = 2.0
 _RECENT = 120  # latencies that the moving percentiles are taken from
@@ -61,12 +63,55 @@ class Latencies:
 
     def overall_ms(self, *percents: float) -> list[float]:
         """Return percentiles of all latencies in milliseconds; NaN if there are none."""
-        total = int(self._counts.sum())
-        if not total:
-            return [math.nan] * len(percents)
-        reached = np.cumsum(self._counts)
-        places = np.searchsorted(reached, np.asarray(percents) / 100 * total)
-        return [1e3 * _FIRST_SECONDS * _BIN_RATIO ** (float(place) + 0.5) for place in places]
+        return percentiles_ms(self._counts, *percents)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many latencies fell into each bin so far."""
+        return self._counts.copy()
+
+
+def percentiles_ms(counts: NDArray[np.int64], *percents: float) -> list[float]:
+    """Return percentiles, in milliseconds, of what `Latencies.counts` tells; NaN of nothing."""
+    total = int(counts.sum())
+    if not total:
+        return [math.nan] * len(percents)
+    places = np.searchsorted(np.cumsum(counts), np.asarray(percents) / 100 * total)
+    return [1e3 * _FIRST_SECONDS * _BIN_RATIO ** (float(place) + 0.5) for place in places]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """The counts of a meter at one moment; two of them tell of the time between.
+
+    Attributes:
+        seconds: when, on the clock of `time.monotonic`.
+        captured, frames, dropped, looks: as the meter has them.
+        display, label: latencies by bin.
+    """
+
+    seconds: float
+    captured: int
+    frames: int
+    dropped: int
+    looks: int
+    display: NDArray[np.int64]
+    label: NDArray[np.int64]
+
+    def since(self, before: Reading) -> dict[str, float]:
+        """Return the figures of the time since an earlier reading; NaN where nothing was."""
+        span = max(self.seconds - before.seconds, 1e-9)
+        display = percentiles_ms(self.display - before.display, 50, 95)
+        label = percentiles_ms(self.label - before.label, 50, 95)
+        return {
+            "fps_in": (self.captured - before.captured) / span,
+            "fps_out": (self.frames - before.frames) / span,
+            "looks_per_second": (self.looks - before.looks) / span,
+            "latency_ms_p50": display[0],
+            "latency_ms_p95": display[1],
+            "label_ms_p50": label[0],
+            "label_ms_p95": label[1],
+            "dropped": self.dropped - before.dropped,
+        }
 
 
 class Meter:
@@ -123,6 +168,19 @@ class Meter:
         with self._lock:
             p50, p95 = self._display.recent_ms(50, 95)
         return p50, p95
+
+    def read(self) -> Reading:
+        """Return the counts of now."""
+        with self._lock:
+            return Reading(
+                time.monotonic(),
+                self.captured,
+                self.frames,
+                self.dropped,
+                self.looks,
+                self._display.counts(),
+                self._label.counts(),
+            )
 
     def overall(self) -> dict[str, float]:
         """Return the figures of the whole run; NaN where nothing was counted."""

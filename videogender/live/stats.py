@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videogender.frames import Faces
 
-__all__ = ["LiveControl", "LiveStats", "Screen", "State"]
+__all__ = ["LateScreen", "LiveControl", "LiveStats", "Screen", "State"]
 
 State = Literal["starting", "running", "reconnecting", "paused", "ended", "failed"]
 
@@ -35,6 +36,10 @@ class LiveStats:
         unsure: of these, those without a label.
         reconnects: how often the source came back after it was lost.
         device: where the network runs.
+        zones: figures of zones and lines so far, of `videogender.zones`, with the faces in each
+            zone `now`; each track counts under the label it has by now. None without zones.
+        zone_events: the same without `now`, each event under the label of its moment, so that no
+            count ever falls.
     """
 
     source: str
@@ -52,6 +57,8 @@ class LiveStats:
     unsure: int
     reconnects: int
     device: str
+    zones: Mapping[str, Any] | None = None
+    zone_events: Mapping[str, Any] | None = None
 
 
 class LiveControl(Protocol):
@@ -109,3 +116,11 @@ class Screen(Protocol):
 
     def close(self) -> None:
         """Take the screen down. May be called twice."""
+
+
+@runtime_checkable
+class LateScreen(Screen, Protocol):
+    """A screen that people come to after frames were shown."""
+
+    def lacks(self, source: int) -> bool:
+        """Tell whether somebody looks who has not been shown anything of a source."""

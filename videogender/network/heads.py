@@ -94,6 +94,7 @@ class AnchorNetwork(nn.Module):
     taps: ClassVar[tuple[str, ...]]
     strides: ClassVar[tuple[int, ...]] = STRIDES
     own_gender_form: ClassVar[GenderForm] = "linear"
+    large_face_px: ClassVar[float | None] = None  # whose gender is asked anew, see `network.large`
     gender_shared: nn.Sequential  # of a gender tower only
     pixel_mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
     pixel_scale: ClassVar[float] = 1.0
@@ -159,27 +160,34 @@ class AnchorNetwork(nn.Module):
     def forward(self, x: Tensor) -> Predictions:
         """Return face logits and box deltas of every anchor of a batch [B, 3, H, W]."""
         features = self.features(x)
+        outs = []
+        for level, feature in enumerate(features):
+            weight, bias = self.head_weights(level)
+            outs.append(F.conv2d(feature, weight, bias, padding=1))
+        return self.predictions(features, outs)
+
+    def head_weights(self, level: int) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of a level's face and box heads as one convolution.
+
+        One pass over the map then serves both: class scores first, four box deltas after them.
+        """
+        conf: nn.Conv2d = getattr(self, f"{self.taps[level]}_mbox_conf")
+        loc: nn.Conv2d = getattr(self, f"{self.taps[level]}_mbox_loc")
+        bias = torch.cat([conf.bias, loc.bias])  # type: ignore[list-item]
+        return torch.cat([conf.weight, loc.weight]), bias
+
+    def predictions(self, features: tuple[Tensor, ...], outs: Sequence[Tensor]) -> Predictions:
+        """Read the outputs [B, classes + 4, H, W] of the levels' face and box heads."""
         logits, deltas = [], []
-        for level, (tap, feature) in enumerate(zip(self.taps, features, strict=True)):
-            conf: nn.Conv2d = getattr(self, f"{tap}_mbox_conf")
-            loc: nn.Conv2d = getattr(self, f"{tap}_mbox_loc")
-            # one pass over the map serves both heads
-            out = F.conv2d(
-                feature,
-                torch.cat([conf.weight, loc.weight]),
-                torch.cat([conf.bias, loc.bias]),  # type: ignore[list-item]
-                padding=1,
-            )
-            classes = len(conf.weight)
-            background = out[:, 0] if level else out[:, : classes - 1].amax(1)
-            logits.append((out[:, classes - 1] - background).flatten(1))
-            deltas.append(out[:, classes:].flatten(2).transpose(1, 2))
-        grids = grids_of(features)
+        for level, out in enumerate(outs):
+            background, face, boxes = split_head(out, level)
+            logits.append((face - background).flatten(1))
+            deltas.append(boxes.flatten(2).transpose(1, 2))
         return Predictions(
             torch.cat(logits, 1),
             torch.cat(deltas, 1),
             features,
-            anchors_for(grids, self.strides, features[0].device),
+            anchors_for(grids_of(features), self.strides, features[0].device),
         )
 
     def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
@@ -232,6 +240,20 @@ class AnchorNetwork(nn.Module):
             out = self.gender_at_level(level, F.pad(feature, [radius] * 4))
             maps.append(out.flatten(2).transpose(1, 2))
         return torch.cat(maps, 1)
+
+
+def split_head(out: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split a level's output [B, classes + 4, H, W].
+
+    Returns:
+        The background's score [B, H, W], of which the finest level has several and the largest
+        counts; the face's; and the box deltas [B, 4, H, W].
+    """
+    face = 1 if level else BACKGROUND_CHANNELS_FIRST_LEVEL
+    background = out[:, 0]
+    for channel in range(1, face):  # two steps, quicker than `amax` over three
+        background = torch.maximum(background, out[:, channel])
+    return background, out[:, face], out[:, face + 1 :]
 
 
 def grids_of(features: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:

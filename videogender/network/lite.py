@@ -32,6 +32,11 @@ class ConvUnit(nn.Module):
         x = self.norm(self.conv(x))
         return F.relu(x, inplace=True) if self.relu else x
 
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """Add a map to the output, then ReLU."""
+        out: Tensor = self(x)
+        return F.relu(out.add_(other), inplace=True)
+
     @torch.no_grad()
     def fuse(self) -> None:
         """Fold the normalisation into the convolution."""
@@ -63,6 +68,7 @@ class Lite(AnchorNetwork):
     taps: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32", "s64", "s128")
     pixel_scale: ClassVar[float] = 1 / 64
     own_gender_form: ClassVar[GenderForm] = "tower"
+    large_face_px: ClassVar[float | None] = 128.0
 
     def __init__(self, gender: bool | GenderForm = True) -> None:
         super().__init__((16, 32, 64, 128, 128, 128))
@@ -96,9 +102,9 @@ class Lite(AnchorNetwork):
         x32 = self.stage32(x16)
         x64 = self.stage64(x32)
         x128 = self.stage128(x64)
-        s16 = self.out16(merge(self.side16(x16), self.down32(x32)))
-        s8 = self.out8(merge(self.side8(x8), self.down16(s16)))
-        s4 = self.out4(merge(self.side4(x4), self.down8(s8)))
+        s16 = self.out16(merge(self.side16, x16, self.down32(x32)))
+        s8 = self.out8(merge(self.side8, x8, self.down16(s16)))
+        s4 = self.out4(merge(self.side4, x4, self.down8(s8)))
         return s4, s8, s16, x32, x64, x128
 
     def fuse(self) -> None:
@@ -114,6 +120,6 @@ class Lite(AnchorNetwork):
         self.pixel_scale = 1.0  # type: ignore[misc]
 
 
-def merge(fine: Tensor, coarse: Tensor) -> Tensor:
-    """Add a coarse map, enlarged to the nearest cell, to a fine one, in place; then ReLU."""
-    return F.relu(fine.add_(F.interpolate(coarse, size=fine.shape[2:])), inplace=True)
+def merge(side: ConvUnit, fine: Tensor, coarse: Tensor) -> Tensor:
+    """Add a coarse map, enlarged to the nearest cell, to the lateral of a fine one; then ReLU."""
+    return side.plus(fine, F.interpolate(coarse, size=fine.shape[2:]))

@@ -79,7 +79,7 @@ def _place(
     return x, y
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # a live view may have many sources
 def _outlines(plan: Plan, width: int, height: int) -> tuple[Stencil, Stencil]:
     """Return the dark rims and the light lines over them."""
     thick = max(2.0, min(width, height) / 400)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from videogender.reports.charts import HALF, svg
-from videogender.reports.markup import Html, Part, join, tag
+from videogender.reports.markup import Html, Part, tag
 from videogender.reports.page import Cell, Column, section, table
 from videogender.reports.summary import LABELS
 from videogender.reports.words import UNKNOWN, duration
@@ -16,7 +16,7 @@ __all__ = ["areas"]
 _GROUPS = ("all", *LABELS)
 # The figures of `videogender.zones` and what a reader calls them.
 _ZONE_FIGURES = {
-    "appearances": "Appearances ever inside",
+    "appearances": "Ever inside",
     "entries": "Came in",
     "exits": "Went out",
     "dwell_seconds": "Time inside, summed",
@@ -37,9 +37,9 @@ def areas(found: Mapping[str, Any] | None, size_wh: tuple[int, int]) -> Html:
     zones, lines = ((found or {}).get(kind) or [] for kind in ("zones", "lines"))
     if not zones and not lines:
         return Html()
-    parts = [_map(zones, lines, size_wh)]
-    parts += [_table(zone, _ZONE_FIGURES) for zone in zones]
-    parts += [_table(line, _LINE_FIGURES) for line in lines]
+    tables = [_table(zone, _ZONE_FIGURES) for zone in zones]
+    tables += [_table(line, _LINE_FIGURES) for line in lines]
+    parts = [_map(zones, lines, size_wh), tag("div", *tables, class_="areas")]
     note = (
         "A face is where the centre of its box is. Comings and goings are counted while a face is "
         "in view; who leaves and comes back counts again."
@@ -56,9 +56,8 @@ def _table(area: Mapping[str, Any], figures: Mapping[str, str]) -> Html:
         if area.get(key)
     ]
     columns = [Column("", is_number=False), *(Column(group) for group in _GROUPS)]
-    return join(
-        [tag("h3", str(area["name"])), table(columns, rows, is_narrow=True) if rows else None]
-    )
+    counts = table(columns, rows, is_narrow=True) if rows else None
+    return tag("div", tag("h3", str(area["name"])), counts)
 
 
 def _value(key: str, value: float | None) -> Cell:

@@ -14,25 +14,31 @@ Of a video whose faces were followed (`summarize`):
     PRESENCE           {"seconds": with at least one such face, "face_seconds": summed over faces,
                        "peak": most at once, "peak_at_seconds", "mean": at once}
     tracks             [{"id", "shot", "label", "female", "first_seconds", "last_seconds",
-                       "seconds": in view, "mean_height_px", "frames", "detections", "score"}]
+                       "seconds": in view, "mean_height_px", "frames", "detections", "score"}], and
+                       "attribute", "attribute_probability" where there is a fine-tuned head: its
+                       class, or unsure
+    attributes         [{"name", "all", "female", "male", "unsure": appearances of this class by
+                       label, "face_seconds": in view, summed over them}], "unsure" last; or null
     zones              as given, or null
 
 Where faces were not followed (`FaceCounts`), `appearances` and `tracks` are null and `shots` too,
-and `faces` {"all", ...} counts faces over all frames; a still has kind "image" and no times.
+`faces` {"all", ...} counts faces over all frames, and so do `attributes`; a still has kind "image"
+and no times.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.frames import Faces, Frame, label_of
-from videogender.reports.flat import flatten, frame_seconds
+from videogender.frames import Faces, Frame, Track, label_of
+from videogender.tracking.flat import flatten, frame_seconds
 from videogender.tracking.settle import Settled
 
 __all__ = ["LABELS", "FaceCounts", "counts_at_once", "summarize"]
@@ -66,12 +72,14 @@ def summarize(
         what this module's docstring describes.
     """
     labels = [label_of(track.female, unsure_below) for track in settled.tracks]
+    tracks = _tracks(settled, labels, unsure_below)
     return {
         **_frame_facts(settled.seconds, source, "video", size_wh, unsure_below, interrupted),
         "shots": len(np.unique(settled.shot)),
         "appearances": _tally(labels),
         **_over_time(settled.seconds, counts_at_once(settled, unsure_below)),
-        "tracks": _tracks(settled, labels),
+        "tracks": tracks,
+        "attributes": _by_class(settled.classes, tracks),
         "zones": None if zones is None else dict(zones),
     }
 
@@ -100,11 +108,17 @@ class FaceCounts:
         self._source, self._unsure_below = source, unsure_below
         self._size_wh = (0, 0)
         self._seconds, self._counts = array("d"), array("q")
+        self._classes: tuple[str, ...] = ()
+        self._by_class: Counter[tuple[str, str]] = Counter()  # faces by class and label
         self._is_still = False
 
     def add(self, frame: Frame, faces: Faces) -> None:
         """Count the faces of one more frame."""
-        tally = _tally(faces.labels(self._unsure_below))
+        labels = faces.labels(self._unsure_below)
+        tally = _tally(labels)
+        self._classes = self._classes or faces.classes
+        names = [name for name, _ in faces.attribute_labels(self._unsure_below)]
+        self._by_class.update(zip(names, labels, strict=False))  # no names without a head
         self._counts.extend(tally[group] for group in GROUPS)
         self._is_still = frame.pts_seconds is None
         self._seconds.append(frame.pts_seconds or 0.0)
@@ -136,8 +150,18 @@ class FaceCounts:
             "faces": dict(zip(GROUPS, counts.sum(0).tolist(), strict=True)),
             **times,
             "tracks": None,
+            "attributes": self._attributes(),
             "zones": None if zones is None else dict(zones),
         }
+
+    def _attributes(self) -> list[dict[str, Any]] | None:
+        if not self._classes:
+            return None
+        found = []
+        for name in dict.fromkeys((*self._classes, "unsure")):
+            counts = {label: self._by_class[name, label] for label in LABELS}
+            found.append({"name": name, "all": sum(counts.values()), **counts})
+        return found
 
 
 def _frame_facts(
@@ -210,7 +234,7 @@ def _presence(
     }
 
 
-def _tracks(settled: Settled, labels: list[Any]) -> list[dict[str, Any]]:
+def _tracks(settled: Settled, labels: list[Any], unsure_below: float) -> list[dict[str, Any]]:
     flat, count = flatten(settled), len(settled.tracks)
     heights = (flat.boxes[:, 3] - flat.boxes[:, 1]).astype(np.float64)
     shown = np.maximum(np.bincount(flat.track, minlength=count), 1)
@@ -229,11 +253,38 @@ def _tracks(settled: Settled, labels: list[Any]) -> list[dict[str, Any]]:
             "frames": track.frames,
             "detections": track.detections,
             "score": _rounded(track.score, 4),
+            **_attribute(track, unsure_below),
         }
         for track, label, seconds, height in zip(
             settled.tracks, labels, in_view.tolist(), mean_height.tolist(), strict=True
         )
     ]
+
+
+def _attribute(track: Track, unsure_below: float) -> dict[str, Any]:
+    answer = track.attribute(unsure_below)
+    if answer is None:
+        return {}
+    name, p = answer
+    return {
+        "attribute": name,
+        "attribute_probability": None if math.isnan(p) else _rounded(p, 4),
+    }
+
+
+def _by_class(
+    classes: Sequence[str], tracks: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """Count tracks by the class of a fine-tuned head and by label."""
+    if not classes:
+        return None
+    found = []
+    for name in dict.fromkeys((*classes, "unsure")):
+        mine = [track for track in tracks if track["attribute"] == name]
+        seconds = _rounded(sum(track["seconds"] for track in mine))
+        tally = _tally([track["label"] for track in mine])
+        found.append({"name": name, **tally, "face_seconds": seconds})
+    return found
 
 
 def _rounded(value: float, digits: int = 3) -> float:

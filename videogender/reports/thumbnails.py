@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videogender.frames import Faces, Frame
-from videogender.reports.flat import FlatFaces, flatten
+from videogender.tracking.flat import FlatFaces, flatten
 from videogender.tracking.settle import Settled
 
 __all__ = ["KINDS", "Kind", "Thumbnails", "portrait"]

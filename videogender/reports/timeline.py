@@ -141,8 +141,9 @@ def _bar(
 ) -> Html:
     """Return the bar of a track: filled while it is in view, a thread where it was lost."""
     sure = "" if track["label"] == "unsure" else f" {percent(sureness(track))}"
+    attribute = f", {track['attribute']}" if "attribute" in track else ""
     hint = (
-        f"{track['id']}: {track['label']}{sure}, {clock(track['first_seconds'])} to "
+        f"{track['id']}: {track['label']}{sure}{attribute}, {clock(track['first_seconds'])} to "
         f"{clock(track['last_seconds'])}, {duration(track['seconds'])} in view"
     )
     parts = [tag("title", hint)]

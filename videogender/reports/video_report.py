@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogender.config import Settings, rule_of
-from videogender.reports.markup import Html, Part, tag
+from videogender.reports.markup import Html, Part, join, tag
 from videogender.reports.page import (
     Cell,
     Column,
@@ -21,6 +21,7 @@ from videogender.reports.page import (
 from videogender.reports.summary import LABELS
 from videogender.reports.video_section import (
     VideoSection,
+    by_attribute,
     sentence,
     split,
     time_cell,
@@ -133,7 +134,10 @@ def _images(images: Sequence[Mapping[str, Any]]) -> Html:
         for image in images
     ]
     sentence = f"{plural(total['all'], 'face')} in {plural(len(images), 'image')}: "
-    return section("Images", table(columns, rows, sortable=True), note=f"{sentence}{split(total)}.")
+    shown = section(
+        "Images", table(columns, rows, sortable=True), note=f"{sentence}{split(total)}."
+    )
+    return join([shown, by_attribute(images)])
 
 
 def _caveats(sections: Sequence[VideoSection]) -> Html:

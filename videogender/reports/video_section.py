@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from videogender.reports.areas import areas
 from videogender.reports.charts import steps
-from videogender.reports.flat import frame_seconds, stretches
 from videogender.reports.markup import Html, Part, join, tag
 from videogender.reports.page import (
     Cell,
@@ -28,9 +27,10 @@ from videogender.reports.summary import LABELS, FaceCounts, counts_at_once
 from videogender.reports.thumbnails import Thumbnails
 from videogender.reports.timeline import sureness, timeline
 from videogender.reports.words import UNKNOWN, clock, duration, percent, plural
+from videogender.tracking.flat import frame_seconds, stretches
 from videogender.tracking.settle import Settled
 
-__all__ = ["VideoSection", "legend", "sentence", "split", "time_cell", "video"]
+__all__ = ["VideoSection", "by_attribute", "legend", "sentence", "split", "time_cell", "video"]
 
 # More rows and bars than this make a browser slow; the tracks longest in view are shown.
 MOST_TRACKS = 4000
@@ -94,7 +94,7 @@ def video(part: VideoSection, prefix: str, unsure_below: float) -> Html:
     """Return all parts of the page about one video; ids in it begin with `prefix`."""
     summary = part.summary
     seconds, counts = _counts(part, unsure_below)
-    body = [_cards(summary), _by_label(summary)]
+    body = [_cards(summary), _by_label(summary), by_attribute([summary])]
     tracks = summary["tracks"] or []
     shown = tracks
     if len(tracks) > MOST_TRACKS:
@@ -185,6 +185,38 @@ def _by_label(summary: Mapping[str, Any]) -> Html:
     return section("By presented gender", table(columns, rows), note=note)
 
 
+def by_attribute(summaries: Sequence[Mapping[str, Any]]) -> Html:
+    """Return the section about the classes of a fine-tuned head; nothing where there is none.
+
+    Args:
+        summaries: all of videos whose faces were followed, or none of them.
+    """
+    found = [group for summary in summaries for group in summary["attributes"] or ()]
+    if not found:
+        return Html()
+    is_timed = all("face_seconds" in group for group in found)
+    is_followed = summaries[0]["appearances"] is not None
+    columns = [
+        Column("Attribute", is_number=False),
+        Column("Appearances" if is_followed else "Faces"),
+        Column("Share"),
+        *(Column(f"of them {label}") for label in LABELS),
+        *([Column("Summed", hint="time in view, added up over all faces")] if is_timed else []),
+    ]
+    whole = sum(group["all"] for group in found)
+    rows: list[list[Cell | Part]] = []
+    for name in dict.fromkeys(group["name"] for group in found):
+        mine = [group for group in found if group["name"] == name]
+        count = sum(group["all"] for group in mine)
+        cells: list[Cell | Part] = [name, f"{count:,}", percent(count / whole if whole else None)]
+        cells += [f"{sum(group[label] for group in mine):,}" for label in LABELS]
+        if is_timed:
+            cells.append(time_cell(sum(group["face_seconds"] for group in mine)))
+        rows.append(cells)
+    note = "As the fine-tuned head of these weights sees it; “unsure” where no class is likely."
+    return section("By attribute", table(columns, rows), note=note)
+
+
 def _timeline(
     tracks: Sequence[Mapping[str, Any]],
     count: int,
@@ -273,11 +305,19 @@ def _track_table(
     prefix: str,
 ) -> Html:
     has_pictures = thumbnails is not None and thumbnails.kind != "none"
+    has_attributes = "attribute" in tracks[0]
     columns = [Column("Face", is_number=False, sortable=False)] if has_pictures else []
     columns += [
         Column("No."),
         Column("Label", is_number=False),
         Column("Probability", hint="of the likelier label, over all frames of the appearance"),
+    ]
+    if has_attributes:
+        columns += [
+            Column("Attribute", is_number=False),
+            Column("Its probability", hint="over all frames of the appearance"),
+        ]
+    columns += [
         Column("First seen"),
         Column("Last seen"),
         Column("In view"),
@@ -315,12 +355,20 @@ def _track_cells(track: Mapping[str, Any]) -> list[Cell | Part]:
         track["id"],
         Cell(swatch(track["label"]), track["label"]),
         Cell(UNKNOWN if sure is None else f"{sure:.2f}", sure),
+        *_attribute_cells(track),
         Cell(clock(track["first_seconds"]), track["first_seconds"]),
         Cell(clock(track["last_seconds"]), track["last_seconds"]),
         time_cell(track["seconds"]),
         Cell(f"{track['mean_height_px']:.0f} px", track["mean_height_px"]),
         track["shot"] + 1,
     ]
+
+
+def _attribute_cells(track: Mapping[str, Any]) -> list[Cell | Part]:
+    if "attribute" not in track:
+        return []
+    p = track["attribute_probability"]
+    return [track["attribute"], Cell(UNKNOWN if p is None else f"{p:.2f}", p)]
 
 
 def time_cell(seconds: float | None) -> Cell:

@@ -125,7 +125,7 @@ def settle(
     rows = _filled(found, _runs(found, settings.bridge_seconds))
     numbers = _numbers(rows, count)
     return Settled(
-        _tracks(found, rows, numbers, female),
+        _tracks(found, rows, numbers, female, attributes, recording.classes),
         recording.index,
         recording.seconds,
         recording.shot,
@@ -270,7 +270,12 @@ def _numbers(rows: _Rows, count: int) -> Indices:
 
 
 def _tracks(
-    found: _Found, rows: _Rows, numbers: Indices, female: NDArray[np.float64]
+    found: _Found,
+    rows: _Rows,
+    numbers: Indices,
+    female: NDArray[np.float64],
+    attributes: NDArray[np.float32],
+    classes: tuple[str, ...],
 ) -> list[Track]:
     """Describe the tracks, in the order of their ids."""
     count = len(numbers)
@@ -292,6 +297,9 @@ def _tracks(
                 detections=int(hits[row]),
                 score=float(scores[row] / hits[row]),
                 female=float(female[row]),
+                attributes=dict(zip(classes, attributes[row].tolist(), strict=True))
+                if classes
+                else {},
             )
         )
     return tracks

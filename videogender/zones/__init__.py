@@ -12,5 +12,8 @@ comes nor goes. Figures are, by label (`{"all", "female", "male", "unsure"}`),
     lines   [{"name", "points", "in", "out": crossings; `in` leads to the right of who looks from
               the line's first point to its second}]
 
+In live video a label may change: figures count what a track has done under the label that it has by
+now, events (`LiveZones.happened`) keep the label of their moment, so that none of them ever falls.
+
 Without tracks only `dwell_seconds` and `peak` of zones are known; everything else is null.
 """

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from videogender.frames import Label
 from videogender.zones.plan import Plan, Points
 
-__all__ = ["LABELS", "Tallies", "Whereabouts", "label_columns"]
+__all__ = ["GROUPS", "LABELS", "Tallies", "Whereabouts", "label_columns"]
 
 LABELS: tuple[Label, ...] = ("female", "male", "unsure")
+GROUPS = ("all", *LABELS)
+# What `Tallies` add up.
+_SUMS = ("appearances", "entries", "exits", "dwell", "crossed_in", "crossed_out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +39,17 @@ class Whereabouts:
     def counts(self) -> list[int]:
         """Faces in each zone now."""
         return [int(count) for count in self.inside.sum(0)]
+
+    def now(self, labels: Sequence[Label]) -> list[dict[str, int]]:
+        """Return how many faces are in each zone now, of all and of each label.
+
+        Args:
+            labels: of the N faces.
+        """
+        columns = label_columns(labels)
+        by_label = [self.inside[columns == column].sum(0) for column in range(len(LABELS))]
+        counts = np.stack([self.inside.sum(0), *by_label], 1)
+        return [dict(zip(GROUPS, row, strict=True)) for row in counts.tolist()]
 
     def names(self) -> list[list[str]]:
         """Return the names of the zones that each face is in."""
@@ -77,6 +91,20 @@ class Tallies:
         self.peak = np.zeros((zones, 4), np.int64)
         self.crossed_in = np.zeros((lines, 3), np.int64)
         self.crossed_out = np.zeros((lines, 3), np.int64)
+
+    def copy(self) -> Tallies:
+        """Return the same counts, which go on by themselves."""
+        found = Tallies(self.plan, self.is_tracked)
+        for name in (*_SUMS, "peak"):
+            setattr(found, name, getattr(self, name).copy())
+        return found
+
+    def since(self, before: Tallies) -> Tallies:
+        """Return what was counted since `before` was copied from these; peaks stay as they are."""
+        found = self.copy()
+        for name in _SUMS:
+            setattr(found, name, getattr(self, name) - getattr(before, name))
+        return found
 
     def figures(self) -> dict[str, Any]:
         """Return what the package's docstring describes, ready for JSON."""
@@ -120,7 +148,7 @@ def _with_all(values: NDArray[Any]) -> list[Any]:
 
 
 def _by_label(values: Sequence[float | None]) -> dict[str, float | None]:
-    return dict(zip(("all", *LABELS), values, strict=True))
+    return dict(zip(GROUPS, values, strict=True))
 
 
 def _points(points: Points) -> list[list[float]]:

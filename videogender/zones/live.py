@@ -19,7 +19,8 @@ class LiveZones:
     """Counts as the frames come, with the tracks' labels as they are then.
 
     Tracks whose labels stay come to the same figures as in `SettledZones`. Where a label changes,
-    what its track has done counts under the new one. Memory holds the tracks of the last seconds.
+    what its track has done counts under the new one; `happened` keeps it under the old one, so
+    that no count there ever falls. Memory holds the tracks of the last seconds.
 
     Args:
         plan: zones and lines in pixels.
@@ -39,6 +40,7 @@ class LiveZones:
         self._plan, self._unsure_below = plan, unsure_below
         self._forget, self._longest = forget_seconds, longest_seconds
         self._gone = Tallies(plan)  # of tracks that will not come back, and all peaks
+        self._happened = Tallies(plan)
         self._lives: dict[int, _Life] = {}
         self._shown: list[_Life] = []  # in the last frame
         self._seconds: float | None = None
@@ -59,14 +61,27 @@ class LiveZones:
             life = self._lives.get(track)
             if life is None:
                 life = self._lives[track] = _Life.begun(label, reach, row)
+                self._happened.appearances[:, LABELS.index(label)] += life.been
             else:
-                self._crossed += life.step(label, reach, row)
+                self._crossed += life.step(label, reach, row, self._happened)
             life.last_seconds = seconds
             self._shown.append(life)
         inside = _rows([life.inside for life in self._shown], len(self._plan.zones))
         _raise_peak(self._gone, inside, labels)
         for track in [t for t, x in self._lives.items() if seconds - x.last_seconds > self._forget]:
             self._lives.pop(track).add_to(self._gone)
+        return Whereabouts(self._plan, inside, self._crossed.copy())
+
+    def where(self, faces: Faces) -> Whereabouts:
+        """Return who is where as it was last counted, wherever the boxes are by now.
+
+        Args:
+            faces: with their tracks; those that were not counted yet are where their boxes are.
+        """
+        inside = self._plan.reach(faces.boxes).depths >= 0
+        for row, track in enumerate(faces.tracks.tolist()):
+            if track in self._lives:
+                inside[row] = self._lives[track].inside
         return Whereabouts(self._plan, inside, self._crossed.copy())
 
     def figures(self, now_seconds: float | None = None) -> dict[str, Any]:
@@ -77,13 +92,28 @@ class LiveZones:
         """
         if now_seconds is not None:
             self._pass_time(now_seconds)
-        total = Tallies(self._plan)
-        for name in Tallies.__slots__:
-            if isinstance(counts := getattr(total, name), np.ndarray):
-                counts += getattr(self._gone, name)
+        total = self._gone.copy()
         for life in self._lives.values():
             life.add_to(total)
         return total.figures()
+
+    def happened(self) -> Tallies:
+        """Return the counts so far, each under the label that its face had at that moment."""
+        found = self._happened.copy()
+        found.peak = self._gone.peak.copy()
+        return found
+
+    def place(self, plan: Plan) -> None:
+        """Go on with pictures of another size, whose tracks are others too.
+
+        Args:
+            plan: the same zones and lines in pixels of theirs.
+        """
+        for life in self._lives.values():
+            life.add_to(self._gone)
+        self._lives.clear()
+        self._shown = []
+        self._plan = self._gone.plan = self._happened.plan = plan
 
     def _pass_time(self, seconds: float) -> None:
         """Count the time for which the last frame was shown."""
@@ -91,6 +121,7 @@ class LiveZones:
             passed = min(max(seconds - self._seconds, 0.0), self._longest)
             for life in self._shown:
                 life.dwell += passed * life.inside
+                self._happened.dwell[:, LABELS.index(life.label)] += passed * life.inside
         self._seconds = seconds
 
 
@@ -100,10 +131,14 @@ class LooseZones:
     Args:
         plan: zones and lines in pixels; at lines nothing can be counted.
         unsure_below: least probability of a label.
+        longest_seconds: a frame counts for no longer than this; a stream may stand still.
     """
 
-    def __init__(self, plan: Plan, unsure_below: float) -> None:
+    def __init__(
+        self, plan: Plan, unsure_below: float, *, longest_seconds: float = float("inf")
+    ) -> None:
         self._plan, self._unsure_below = plan, unsure_below
+        self._longest = longest_seconds
         self._tallies = Tallies(plan, is_tracked=False)
         self._inside = np.zeros((0, len(plan.zones)), bool)
         self._columns = np.zeros(0, np.int64)
@@ -127,9 +162,18 @@ class LooseZones:
             self._columns = self._columns[:0]
         return self._tallies.figures()
 
+    def happened(self) -> Tallies:
+        """Return the counts so far, without the time of the last frame."""
+        return self._tallies.copy()
+
+    def place(self, plan: Plan) -> None:
+        """Go on with pictures of another size; see `LiveZones.place`."""
+        self._inside, self._columns = self._inside[:0], self._columns[:0]
+        self._plan = self._tallies.plan = plan
+
     def _pass_time(self, seconds: float) -> None:
         if self._seconds is not None:
-            self._passed = max(seconds - self._seconds, 0.0)
+            self._passed = min(max(seconds - self._seconds, 0.0), self._longest)
             np.add.at(self._tallies.dwell.T, self._columns, self._passed * self._inside)
         self._seconds = seconds
 
@@ -170,13 +214,21 @@ class _Life:
             np.zeros((lines, 2), np.int64),
         )
 
-    def step(self, label: Label, reach: Reach, row: int) -> NDArray[np.int64]:
-        """Move on, and return which lines were crossed, [L, 2], in and out."""
-        self.label = label
+    def step(self, label: Label, reach: Reach, row: int, happened: Tallies) -> NDArray[np.int64]:
+        """Move on, and return which lines were crossed, [L, 2], in and out.
+
+        What happens on the way is added to `happened`, too.
+        """
+        self.label, column = label, LABELS.index(label)
         depths, sides, shares = reach.depths[row], reach.sides[row], reach.shares[row]
         inside = np.where(np.abs(depths) > reach.depth_margins[row], depths >= 0, self.inside)
-        self.entries += inside & ~self.inside
-        self.exits += ~inside & self.inside
+        for counts, all_counts, new in (
+            (self.entries, happened.entries, inside & ~self.inside),
+            (self.exits, happened.exits, ~inside & self.inside),
+        ):
+            counts += new
+            all_counts[:, column] += new
+        happened.appearances[:, column] += inside & ~self.been
         self.inside = inside
         self.been |= inside
 
@@ -189,6 +241,8 @@ class _Life:
         crossed = np.stack([counts & right, counts & ~right], 1).astype(np.int64)
         self.right = right
         self.crossed += crossed
+        happened.crossed_in[:, column] += crossed[:, 0]
+        happened.crossed_out[:, column] += crossed[:, 1]
         return crossed
 
     def add_to(self, tallies: Tallies) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogender.frames import Faces, label_of
-from videogender.reports.flat import FlatFaces, flatten, frame_seconds
+from videogender.tracking.flat import FlatFaces, flatten, frame_seconds
 from videogender.tracking.settle import Settled
 from videogender.zones.figures import Tallies, Whereabouts, label_columns
 from videogender.zones.plan import Plan, Reach

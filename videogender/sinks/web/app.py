@@ -34,6 +34,7 @@ _ASSETS = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/chart.js": ("chart.js", "text/javascript"),
+    "/areas.js": ("areas.js", "text/javascript"),
     "/video.js": ("video.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }

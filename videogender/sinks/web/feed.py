@@ -62,15 +62,16 @@ def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
 class Feed:
     """The newest picture of every source, and whoever looks.
 
-    `offer` and `wanted` are for the view thread; viewers live in the event loop.
+    `offer`, `wanted` and `lacks` are for the view thread; viewers live in the event loop.
     """
 
     def __init__(self, sources: int) -> None:
         self._frames: dict[int, tuple[NDArray[np.uint8], float]] = {}  # offered, not yet encoded
         self._asked: set[int] = set()  # sources of which some viewer is ready for a picture
-        self._changed = threading.Condition()  # guards these two and `_closed`
+        self._changed = threading.Condition()  # guards these two, `_given` and `_closed`
         self._closed = False
         self._looking = [0] * sources
+        self._given: set[int] = set()  # sources of which these viewers have a picture coming
         # From here on: the event loop's alone.
         self._viewers: set[Viewer] = set()
         self._newest: dict[int, Picture] = {}
@@ -89,6 +90,7 @@ class Feed:
         with self._changed:
             if not self._looking[source]:
                 return
+            self._given.add(source)
             self._frames[source] = (rgb, captured_seconds)
             if source in self._asked:
                 self._changed.notify()
@@ -96,6 +98,10 @@ class Feed:
     def wanted(self, source: int) -> bool:
         """Tell whether anybody looks at a source."""
         return self._looking[source] > 0
+
+    def lacks(self, source: int) -> bool:
+        """Tell whether somebody looks at a source of which no frame came since."""
+        return self._looking[source] > 0 and source not in self._given
 
     @property
     def viewers(self) -> int:
@@ -159,6 +165,7 @@ class Feed:
                 if not self._looking[source]:
                     # Whoever comes next wants to see what is now, not what was then.
                     self._asked.discard(source)
+                    self._given.discard(source)
                     self._frames.pop(source, None)
                     self._newest.pop(source, None)
 

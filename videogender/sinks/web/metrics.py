@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from videogender.live.stats import LiveControl, LiveStats, State
@@ -21,6 +21,15 @@ _OF_SOURCES: tuple[tuple[str, str, str, str, int], ...] = (
     ("frames_total", "counter", "Frames that were shown.", "frames", 1),
     ("dropped_frames_total", "counter", "Frames captured but never shown.", "dropped", 1),
     ("reconnects_total", "counter", "Times that the source came back.", "reconnects", 1),
+)
+
+# The same of zones: counters take each event with the label of its moment, so that they never fall.
+_OF_ZONES: tuple[tuple[str, str, str, str], ...] = (
+    ("zone_faces", "gauge", "Faces in a zone now.", "now"),
+    ("zone_appearances_total", "counter", "Faces that were ever in a zone.", "appearances"),
+    ("zone_entries_total", "counter", "Faces that came into a zone.", "entries"),
+    ("zone_exits_total", "counter", "Faces that went out of a zone.", "exits"),
+    ("zone_dwell_seconds_total", "counter", "Time in a zone, summed over faces.", "dwell_seconds"),
 )
 
 _Sample = tuple[dict[str, str], float]
@@ -48,6 +57,12 @@ def metrics_text(control: LiveControl, viewers: int, version: str) -> str:
         values = [getattr(one, attribute) / units for one in stats]
         family(name, kind, help, zip(sources, values, strict=True))
     family("faces", "gauge", "Faces in view by presented gender.", _faces(sources, stats))
+    for name, kind, help, key in _OF_ZONES:
+        if samples := list(_zones(sources, stats, key)):
+            family(name, kind, help, samples)
+    if samples := list(_crossings(sources, stats)):
+        help = "Faces that went over a line, with the label of that moment; in is to its right."
+        family("line_crossings_total", "counter", help, samples)
     family(
         "source_state", "gauge", "1 for the state that the source is in.", _states(sources, stats)
     )
@@ -69,6 +84,29 @@ def _states(sources: Sequence[dict[str, str]], stats: Sequence[LiveStats]) -> It
     for source, one in zip(sources, stats, strict=True):
         for state in get_args(State):
             yield {**source, "state": state}, int(one.state == state)
+
+
+def _zones(
+    sources: Sequence[dict[str, str]], stats: Sequence[LiveStats], key: str
+) -> Iterable[_Sample]:
+    for source, one in zip(sources, stats, strict=True):
+        told = one.zones if key == "now" else one.zone_events
+        for zone in (told or {}).get("zones", ()):
+            for label, count in _by_label(zone[key]):
+                yield {**source, "zone": zone["name"], "label": label}, count
+
+
+def _crossings(sources: Sequence[dict[str, str]], stats: Sequence[LiveStats]) -> Iterable[_Sample]:
+    for source, one in zip(sources, stats, strict=True):
+        for line in (one.zone_events or {}).get("lines", ()):
+            for way in ("in", "out"):
+                for label, count in _by_label(line[way]):
+                    yield {**source, "line": line["name"], "way": way, "label": label}, count
+
+
+def _by_label(counts: Mapping[str, float] | None) -> Iterable[tuple[str, float]]:
+    """Return the counts of all labels, without their sum; nothing where they are not known."""
+    return [(label, n) for label, n in (counts or {}).items() if label != "all"]
 
 
 def _labels(labels: dict[str, str]) -> str:

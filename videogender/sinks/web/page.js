@@ -2,6 +2,7 @@
 
 import { Chart, LABELS } from "./chart.js";
 import { View, watch } from "./video.js";
+import { tellAreas } from "./areas.js";
 
 const PERIOD_MS = 1000;
 const PATIENCE_MS = 5000;
@@ -56,6 +57,7 @@ class Tile {
     this.cover.textContent =
       stats.message || (running || stats.state === "starting" ? "waiting for a picture" : stats.state);
     for (const label of LABELS) set(`[data-label="${label}"] dd`, stats[label]);
+    tellAreas(this.element.querySelector(".areas"), stats.zones);
     const told = {
       fps: `${number(stats.fps_in)} · ${number(stats.fps_out)}`,
       latency: `${number(stats.latency_ms_p50, 0)} · ${number(stats.latency_ms_p95, 0)} ms`,

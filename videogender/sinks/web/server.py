@@ -123,6 +123,10 @@ class WebScreen:
         """Tell whether anybody looks at a source."""
         return self._feed.wanted(source)
 
+    def lacks(self, source: int) -> bool:
+        """Tell whether somebody looks who has not been shown anything of a source."""
+        return self._feed.lacks(source)
+
     def close(self) -> None:
         """End all streams and stop listening, within two seconds. May be called twice."""
         self._feed.close()

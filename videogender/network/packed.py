@@ -1,0 +1,147 @@
+"""The same network, packed for a CPU: sums and ReLU inside the convolutions, weights laid out.
+
+PyTorch's plain convolution reorders its weights at every call, and a sum or ReLU goes over each map
+once more. Its CPU library, oneDNN, can do all at once; PyTorch calls that way "pointwise" and takes
+it itself where it compiles networks. What is not there, or gives other answers, is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videogender.network.heads import AnchorNetwork, Predictions
+from videogender.network.lite import ConvUnit
+
+MOST_SHAPES = 8  # whose weights are kept; a video has one or two
+TRIAL_HW = (96, 128)
+TOLERANCE = 1e-4  # of logits, deltas and taps, against the plain network
+
+__all__ = ["PackedConv", "PackedNetwork", "answer_alike", "pack"]
+
+
+class PackedConv(nn.Module):
+    """A convolution with packed weights and, if asked for, ReLU.
+
+    How the weights should lie depends on the shape of the input. Weights that lie otherwise are
+    put right at every call, which takes longer than the convolution: so each shape has its own.
+
+    Args:
+        weight: [O, C, k, k]; bias: [O].
+        stride, padding: of the convolution.
+        relu: put ReLU behind it.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (1, 1),
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self._geometry = (list(padding), list(stride), [1, 1], 1)  # no dilation, one group
+        self._after = "relu" if relu else "none"
+        self._bias = bias
+        self._plain = weight.detach().to_mkldnn()
+        self._packed: dict[torch.Size, Tensor] = {}
+        operation = torch.ops.mkldnn._convolution_pointwise
+        self._convolve, self._convolve_and_add = operation.default, operation.binary
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [B, O, H, W] of a batch in channels_last."""
+        out: Tensor = self._convolve(
+            x, self._weight_for(x.shape), self._bias, *self._geometry, self._after, [], ""
+        )
+        return out
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """Add a map to the output, then ReLU."""
+        weight = self._weight_for(x.shape)
+        out: Tensor = self._convolve_and_add(
+            x, other, weight, self._bias, *self._geometry, "add", None, "relu", [], None
+        )
+        return out
+
+    def _weight_for(self, shape: torch.Size) -> Tensor:
+        weight = self._packed.get(shape)
+        if weight is None:
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            weight = reorder(self._plain, *self._geometry, list(shape))
+            assert isinstance(weight, Tensor)
+            if len(self._packed) >= MOST_SHAPES:
+                self._packed = {}  # anew, as another thread may be reading the old one
+            self._packed[shape] = weight
+        return weight
+
+
+class PackedNetwork(nn.Module):
+    """A network whose `ConvUnit`s and heads are packed; it answers as the network does.
+
+    Args:
+        network: fused, on the CPU; it is left as it is.
+    """
+
+    def __init__(self, network: AnchorNetwork) -> None:
+        super().__init__()
+        self.inner = copy.deepcopy(network)
+        for name, unit in list(self.inner.named_modules()):
+            if not isinstance(unit, ConvUnit):
+                continue
+            conv = unit.conv
+            assert conv.bias is not None
+            assert not isinstance(conv.padding, str)
+            packed = PackedConv(
+                conv.weight, conv.bias, stride=conv.stride, padding=conv.padding, relu=unit.relu
+            )
+            self.inner.set_submodule(name, packed)
+        levels = range(len(network.taps))
+        self.heads = nn.ModuleList(PackedConv(*network.head_weights(level)) for level in levels)
+
+    def forward(self, x: Tensor) -> Predictions:
+        """Return what `AnchorNetwork.forward` returns."""
+        features = self.inner.features(x)
+        outs = [head(feature) for head, feature in zip(self.heads, features, strict=True)]
+        return self.inner.predictions(features, outs)
+
+
+def pack(network: AnchorNetwork) -> PackedNetwork | None:
+    """Pack a fused network for inference on the CPU.
+
+    Returns:
+        None where that is not to be had: another device, half precision, a trunk of other parts,
+        a build of PyTorch without oneDNN, or one in which it gives other answers.
+    """
+    weight = network.input_convolution.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    if not any(isinstance(module, ConvUnit) for module in network.modules()):
+        return None
+    try:
+        packed = PackedNetwork(network)
+        return packed if answer_alike(network, packed) else None
+    except (AttributeError, NotImplementedError, RuntimeError):
+        # these operations are PyTorch's own affair: another version may lack or change them
+        return None
+
+
+@torch.inference_mode()
+def answer_alike(network: AnchorNetwork, other: Callable[[Tensor], Predictions]) -> bool:
+    """Tell whether something else gives a network's answers and taps, on a small noisy picture."""
+    noise = torch.rand(1, *TRIAL_HW, 3, generator=torch.Generator().manual_seed(0))
+    picture = (noise * 255 - 128).permute(0, 3, 1, 2)
+    wanted, found = network(picture), other(picture)
+    return all(
+        theirs.shape == ours.shape and torch.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE)
+        for ours, theirs in (
+            (wanted.face_logits, found.face_logits),
+            (wanted.box_deltas, found.box_deltas),
+            *zip(wanted.features, found.features, strict=True),
+        )
+    )
