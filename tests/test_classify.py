@@ -26,6 +26,8 @@ from videogender.frames import RgbPicture
 from videogender.network import checkpoints
 from videogender.network.attributes import LinearClassifier
 
+pytestmark = pytest.mark.usefixtures("asked_once")
+
 CPU = DetectSettings(device="cpu", precision="fp32")
 LABELS = ("red", "green", "blue")
 

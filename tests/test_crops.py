@@ -169,6 +169,7 @@ def test_faces_cut_or_small_count_neither_way(tmp_path: Path) -> None:
     write_set(tmp_path, [{"faces": [{"box": b, "gender": g} for g, b in boxes.items()]}], [image])
     store = ImageStore(read_entries(tmp_path), [])
     settings = CropSettings(
+        least_face_px=6.0,
         rotation_degrees=0.0,
         aspect=0.0,
         native_share=0.0,

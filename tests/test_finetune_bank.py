@@ -189,6 +189,7 @@ def test_old_banks_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [f.name for f in (tmp_path / "features").iterdir()] == ["new"]
 
 
+@pytest.mark.usefixtures("asked_once")
 def test_judging_says_what_annotate_says(tmp_path: Path) -> None:
     """Real portraits under the network that ships: the bank's answer is the detector's."""
     stills = sorted((SAMPLES / "stills").glob("*.jpg"))

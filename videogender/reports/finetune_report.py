@@ -165,7 +165,7 @@ def _sentence(results: Mapping[str, Any], before: Any, after: Any) -> Part:
         text += f"; {change}"
         if now != then and low <= then <= high:
             text += ", a difference that may be chance"
-        elif then > high:
+        elif after.get("interval") and then > high:
             text += ": the weights that it began from are better"
     return tag("span", stopped, f"{text}.")
 
