@@ -78,11 +78,12 @@ def test_clip_shows_its_four_faces(detector: videogender.Detector) -> None:
 
 def test_no_face_where_there_is_none(detector: videogender.Detector) -> None:
     generator = np.random.default_rng(0)
+    white = generator.integers(0, 255, (480, 640, 3), np.uint8)
     dark = generator.normal(40, 25, (480, 640, 3)).clip(0, 255).astype(np.uint8)
     noise = generator.normal(128, 40, (480, 640, 3)).clip(0, 255).astype(np.uint8)
     ramp = np.broadcast_to(np.linspace(0, 255, 640).astype(np.uint8)[None, :, None], (480, 640, 3))
-    found = detector([dark, noise, np.ascontiguousarray(ramp)])
-    assert [len(faces) for faces in found] == [0, 0, 0]
+    found = detector([white, dark, noise, np.ascontiguousarray(ramp)])
+    assert [len(faces) for faces in found] == [0, 0, 0, 0]
 
 
 def test_weights_fit_the_package() -> None:
