@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from squares import SquareDetector, picture, read_frames, write_video
+from stopping import StopsAfter
 
-from videogender.annotation import AnnotationInterrupted, Progress, annotate
+from videogender.annotation import AnnotationInterrupted, annotate
 from videogender.errors import ConfigError, OutputError
 from videogender.jobs.division import cores, processes_for, threads_for
 from videogender.jobs.spool import Spool
@@ -345,33 +346,18 @@ def test_copies_count_while_they_are_newer_than_their_input(
     assert copies[1].stat().st_mtime_ns > made[1]
 
 
-class Stopping(Progress):
-    """Presses Ctrl-C after some looks or frames."""
-
-    def __init__(self, looks: int = -1, writes: int = -1) -> None:
-        self.looks, self.writes = looks, writes
-
-    def look(self, faces: int) -> None:
-        self.looks -= 1
-        if self.looks == 0:
-            raise KeyboardInterrupt
-
-    def advance(self, faces: int) -> None:
-        self.writes -= 1
-        if self.writes == 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("stopping", [{"looks": 30}, {"writes": 30}])
 def test_ctrl_c_never_leaves_a_part_that_counts_as_finished(
     tmp_path: Path, stopping: dict[str, int]
 ) -> None:
     clip = write_video(tmp_path / "a.mp4", count=300)
     with pytest.raises(AnnotationInterrupted):
-        annotate(clip, detector=SquareDetector(), skip_existing=True, progress=Stopping(**stopping))
+        annotate(
+            clip, detector=SquareDetector(), skip_existing=True, progress=StopsAfter(**stopping)
+        )
     assert names(tmp_path) == ["a.mp4"], "a run that goes on later keeps no part"
     with pytest.raises(AnnotationInterrupted):
-        annotate(clip, detector=SquareDetector(), progress=Stopping(**stopping))
+        annotate(clip, detector=SquareDetector(), progress=StopsAfter(**stopping))
     assert names(tmp_path) == ["a.annotated.mp4", "a.mp4"]
     [job] = plan_jobs([clip], skip_existing=True, force=True)
     assert not job.is_done

@@ -15,6 +15,7 @@ import webvtt
 from PIL import Image
 from pycocotools.coco import COCO
 from squares import SquareDetector, picture, read_frames, write_video
+from stopping import StopsAfter
 from trackers.io.mot import load_mot_file
 
 from videogender.annotation import AnnotationInterrupted, Progress, Summary, annotate
@@ -306,30 +307,13 @@ def test_what_inputs_leave_behind_does_not_pile_up(tmp_path: Path) -> None:
 # --- interruptions ----------------------------------------------------------------------------
 
 
-class Stops(Progress):
-    """Presses Ctrl-C after some looks or frames."""
-
-    def __init__(self, looks: int = -1, writes: int = -1) -> None:
-        self.looks, self.writes = looks, writes
-
-    def look(self, faces: int) -> None:
-        self.looks -= 1
-        if self.looks == 0:
-            raise KeyboardInterrupt
-
-    def advance(self, faces: int) -> None:
-        self.writes -= 1
-        if self.writes == 0:
-            raise KeyboardInterrupt
-
-
 def test_ctrl_c_while_looking_leaves_whole_files_of_the_beginning(tmp_path: Path) -> None:
     long = write_video(tmp_path / "long.mp4", count=400)
     with pytest.raises(AnnotationInterrupted) as caught:
         annotate(
             long,
             detector=SquareDetector(),
-            progress=Stops(looks=30),
+            progress=StopsAfter(looks=30),
             video=False,
             coco=tmp_path / "c.json",
             vtt=tmp_path / "v.vtt",
@@ -352,7 +336,7 @@ def test_ctrl_c_without_tracks_is_told_in_the_summary(tmp_path: Path) -> None:
             long,
             detector=SquareDetector(),
             settings=settings_of(track__label_by="frame"),
-            progress=Stops(writes=30),
+            progress=StopsAfter(writes=30),
             video=False,
             summary=tmp_path / "s.json",
         )

@@ -20,18 +20,17 @@ from videogender.errors import ModelError
 from videogender.frames import Faces, Frame, Picture, RgbPicture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, nms, vote
-from videogender.network.heads import FEMALE, MALE, AnchorNetwork, Predictions
+from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
 from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
-GENDER_ANCHORS = 6  # best anchors of a face whose gender answers are combined
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
 Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "padded_hw"]
 
 
 class Detector:
@@ -222,7 +221,7 @@ class Detector:
             sizes_wh: width and height of each source, whose pixels the boxes are in.
         """
         result: list[Faces] = [Faces.empty()] * len(scaled)
-        shapes = [_padded_hw(image) for image in scaled]
+        shapes = [padded_hw(image) for image in scaled]
         for shape in dict.fromkeys(shapes):
             members = [i for i, s in enumerate(shapes) if s == shape]
             batch = [scaled[i] for i in members]
@@ -276,7 +275,7 @@ class Detector:
         Of faces [K, 4] that are large, the gender is then asked anew.
         """
         faces = keep.nonzero().squeeze(1)
-        asked = (_rank_within(owner) < GENDER_ANCHORS).nonzero().squeeze(1)
+        asked = (_rank_within(owner) < VOTES).nonzero().squeeze(1)
         weight = scores[asked]
         total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
 
@@ -349,7 +348,8 @@ def _picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:
     return RgbPicture(image) if isinstance(image, np.ndarray) else image
 
 
-def _padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:
+def padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the height and width to which a picture is padded."""
     height, width = image.shape[:2]
     return (
         math.ceil(height / PAD_MULTIPLE) * PAD_MULTIPLE,

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from videogender.dataset import read_rgb
+from videogender.detector import padded_hw
 from videogender.devices import choose_dtype
 from videogender.network.heads import AnchorNetwork, Predictions
 
-PAD_MULTIPLE = 32  # as in `Detector`: neighbouring sizes share one shape
 CHUNK = 32  # pictures in memory at once, and as many again that are being decoded
 
 __all__ = ["Pictures", "Trunk", "by_picture", "read_chunks"]
@@ -99,9 +99,3 @@ def read_chunks(
             after = chunks[number + 1] if number + 1 < len(chunks) else []
             ahead = [pool.submit(read_rgb, p.path) for p in after]
             yield chunk, [future.result() for future in ready]
-
-
-def padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return the height and width to which a picture is padded."""
-    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in image.shape[:2])
-    return height, width

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from videogender.network.anchors import SIZE_IN_STRIDES, STRIDES, level_offsets
-from videogender.network.heads import AnchorNetwork, grids_of, patches_at
+from videogender.network.anchors import SIZE_IN_STRIDES, STRIDES
+from videogender.network.heads import AnchorNetwork, logits_at
 
 __all__ = ["FORMS", "AttributeHeads", "Form", "Head", "LinearClassifier", "RefeedHead"]
 
@@ -119,19 +119,8 @@ class AttributeHeads(nn.Module):
         Returns:
             [K, C].
         """
-        offsets = level_offsets(grids_of(features))
-        out = features[0].new_zeros(len(anchor_index), self.classes)
-        for level, feature in enumerate(features):
-            here = (anchor_index >= offsets[level]) & (anchor_index < offsets[level + 1])
-            where = here.nonzero().squeeze(1)
-            if len(where) == 0:
-                continue
-            cell = anchor_index[where] - offsets[level]
-            row, column = cell // feature.shape[3], cell % feature.shape[3]
-            patches = patches_at(feature, image_index[where], row, column, self.radius)
-            logits = self.at_level(level, patches).flatten(1)
-            out = out.index_put((where,), logits.to(out.dtype))
-        return out
+        radii = [self.radius] * len(features)
+        return logits_at(features, image_index, anchor_index, self.classes, radii, self.at_level)
 
     def maps(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return logits [B, A, C] of every anchor, by sweeping whole maps."""

@@ -8,7 +8,7 @@ each such cell goes through the same convolution that would else sweep the whole
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from videogender.network.anchors import STRIDES, anchors_for, level_offsets
 
 FEMALE, MALE = 0, 1
+VOTES = 6  # best anchors of a face that answer together
 BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
 TOWER_HIDDEN, TOWER_SHARED = 64, 128  # channels between the layers of a gender tower
 
@@ -212,25 +213,8 @@ class AnchorNetwork(nn.Module):
         Returns:
             [K, 2], logits of female and male.
         """
-        offsets = level_offsets(grids_of(features))
-        out = features[0].new_zeros(len(anchor_index), 2)
-        for level, feature in enumerate(features):
-            here = (anchor_index >= offsets[level]) & (anchor_index < offsets[level + 1])
-            where = here.nonzero().squeeze(1)
-            if len(where) == 0:
-                continue
-            cell = anchor_index[where] - offsets[level]
-            columns = feature.shape[3]
-            patches = patches_at(
-                feature,
-                image_index[where],
-                cell // columns,
-                cell % columns,
-                self.gender_radius(level),
-            )
-            logits = self.gender_at_level(level, patches).flatten(1)
-            out = out.index_put((where,), logits.to(out.dtype))
-        return out
+        radii = [self.gender_radius(level) for level in range(len(features))]
+        return logits_at(features, image_index, anchor_index, 2, radii, self.gender_at_level)
 
     def gender_maps(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return gender logits [B, A, 2] of every anchor, by sweeping whole maps."""
@@ -259,6 +243,42 @@ def split_head(out: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
 def grids_of(features: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
     """Return the cells (high, wide) of each feature map."""
     return tuple((int(f.shape[2]), int(f.shape[3])) for f in features)
+
+
+def logits_at(
+    features: Sequence[Tensor],
+    image_index: Tensor,
+    anchor_index: Tensor,
+    classes: int,
+    radii: Sequence[int],
+    at_level: Callable[[int, Tensor], Tensor],
+) -> Tensor:
+    """Ask the heads beside a network at chosen anchors only.
+
+    Args:
+        features: the taps of `Predictions`.
+        image_index: int64 [K], which image of the batch.
+        anchor_index: int64 [K], which anchor of that image.
+        classes: C, of the heads.
+        radii: cells around its own that the head of each level reads.
+        at_level: a level and patches [N, C_level, 2r + 1, 2r + 1] to logits [N, C, 1, 1].
+
+    Returns:
+        [K, C].
+    """
+    offsets = level_offsets(grids_of(features))
+    out = features[0].new_zeros(len(anchor_index), classes)
+    for level, (feature, radius) in enumerate(zip(features, radii, strict=True)):
+        here = (anchor_index >= offsets[level]) & (anchor_index < offsets[level + 1])
+        where = here.nonzero().squeeze(1)
+        if len(where) == 0:
+            continue
+        cell = anchor_index[where] - offsets[level]
+        row, column = cell // feature.shape[3], cell % feature.shape[3]
+        patches = patches_at(feature, image_index[where], row, column, radius)
+        logits = at_level(level, patches).flatten(1)
+        out = out.index_put((where,), logits.to(out.dtype))
+    return out
 
 
 def patches_at(feature: Tensor, image: Tensor, row: Tensor, column: Tensor, radius: int) -> Tensor:

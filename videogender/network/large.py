@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videogender.network.boxes import decode, iou_matrix
-from videogender.network.heads import AnchorNetwork, Predictions
+from videogender.network.heads import VOTES, AnchorNetwork, Predictions
 
 FACE_PX = 128  # longer side of the face in a cut
 CUT_PX = 192  # side of the cut; its half is a multiple of 32 as well
 SAME_FACE = 0.4  # IoU of an anchor's box with the face, to have a say
-VOTES = 6  # best anchors of a face that answer together
 TOGETHER = 8  # cuts in a forward pass: a crowd must not need more memory than a frame
 
 __all__ = ["large_face_logits"]
