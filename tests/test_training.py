@@ -22,6 +22,7 @@ from videogender.network.lite import Lite
 from videogender.training.data import ImageStore
 from videogender.training.engine import Progress, Trainer, build_optimizer
 from videogender.training.keep import Keeper
+from videogender.training.lessons import AnchorLesson
 from videogender.training.metrics import MetricsLog
 from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import opencv
@@ -50,7 +51,8 @@ def store(data: Path) -> ImageStore:
 
 def trainer_of(store: ImageStore, settings: TrainSettings, folder: Path, seed: int = 0) -> Trainer:
     torch.manual_seed(seed)
-    return Trainer(Lite(), store, settings, folder)
+    network = Lite()
+    return Trainer(network, AnchorLesson(network, store, settings), settings, folder)
 
 
 def weights_of(trainer: Trainer) -> torch.Tensor:

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from videogender.dataset import read_entries
 from videogender.network.lite import Lite
 from videogender.training.data import ImageStore
-from videogender.training.engine import Trainer, build_optimizer, prepare_batch
+from videogender.training.engine import Trainer, build_optimizer
+from videogender.training.lessons import AnchorLesson, prepare_batch
 from videogender.training.loss import detection_losses
 from videogender.training.match import match
 from videogender.training.settings import TrainSettings
@@ -34,13 +35,21 @@ def settings_for(optimizer: str) -> TrainSettings:
     )
 
 
+def trainer_of(
+    start: Lite, store: ImageStore, settings: TrainSettings, rank: int = 0, world: int = 1
+) -> Trainer:
+    network = copy.deepcopy(start)
+    lesson = AnchorLesson(network, store, settings)
+    return Trainer(network, lesson, settings, Path(), rank, world)
+
+
 def by_hand(store: ImageStore, settings: TrainSettings, start: Lite) -> dict[str, torch.Tensor]:
     """Take both processes' batches in turn, average the gradients, and step without fusing."""
     network = copy.deepcopy(start).train()
     fused = build_optimizer(network, settings)
     groups = [{**g, "fused": False, "foreach": False} for g in fused.param_groups]
     optimizer = type(fused)(groups, lr=1.0)
-    rates = Trainer(copy.deepcopy(start), store, settings, Path())
+    rates = trainer_of(start, store, settings)
     for step in range(STEPS):
         sums = [torch.zeros_like(p) for p in network.parameters()]
         for rank in range(2):
@@ -74,7 +83,7 @@ def train(rank: int, folder: Path, out: Path) -> None:
         settings = settings_for(optimizer)
         # channels last, as the trainer makes it: gradients must follow that layout
         start = Lite().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trainer = Trainer(copy.deepcopy(start), store, settings, Path(), rank, 2)
+        trainer = trainer_of(start, store, settings, rank, 2)
         trainer.bf16 = False
         stop = StopRequest()
         while trainer.share() < 1:

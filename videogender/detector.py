@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videogender.backends import RUNTIMES, choose_backend
+from videogender.closeup import face_crops
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.errors import ModelError
@@ -22,9 +23,11 @@ from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
+from videogender.network.second_look import FACE_PX, SIDE_PX, refined_boxes
 from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
+MOST_CUTS = 64  # in a second look together: a crowd must not need more memory than a frame
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
@@ -79,6 +82,7 @@ class Detector:
         self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._second = self.network.second_look
         self.backend, self.forward = choose_backend(
             backend,
             self.network,
@@ -242,7 +246,7 @@ class Detector:
     ) -> list[Faces]:
         pictures = self._tensor(batch, padded_hw)
         predictions = self.forward(pictures)
-        least = _logit(self.settings.face_threshold)
+        least = _logit(self._proposed_from)
         image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
         order = predictions.face_logits[image, anchor].argsort(descending=True, stable=True)
         image, anchor = image[order], anchor[order]
@@ -253,10 +257,58 @@ class Detector:
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
         keep, owner = nms(boxes, self.settings.nms_iou, group=image)
         found = vote(boxes, scores, keep, owner)
-        labels = self._labels(predictions, image, anchor, scores, keep, owner, pictures, found)
-        rows = torch.cat([image[keep, None].float(), found, scores[keep, None], *labels], 1)
+        sure, second = scores[keep], None
+        if self._second is not None and len(found):
+            sure, found, second = self._look_again(batch, image[keep], sure, found)
+            stays = sure > self.settings.face_threshold
+            best = sure.argsort(descending=True, stable=True)
+            alone, _ = nms(found[best], self.settings.nms_iou, group=image[keep][best])
+            stays[best] &= alone
+            keep[keep.nonzero().squeeze(1)[~stays]] = False
+            sure, found, second = sure[stays], found[stays], second[stays]
+        labels = self._labels(
+            predictions, image, anchor, scores, keep, owner, pictures, found, second
+        )
+        rows = torch.cat([image[keep, None].float(), found, sure[:, None], *labels], 1)
         # one transfer a batch: a GPU is waited for once
         return self._by_image(rows.cpu().numpy(), batch, sizes_wh)
+
+    @property
+    def _proposed_from(self) -> float:
+        """Least score of what the first look proposes; the second may raise it."""
+        threshold = self.settings.face_threshold
+        return threshold if self._second is None else min(threshold, max(0.02, threshold / 3))
+
+    def _look_again(
+        self, batch: Sequence[NDArray[np.uint8]], image: Tensor, scores: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Show proposals to the second look.
+
+        Args:
+            batch: HWC uint8 **RGB** pictures.
+            image: int64 [K], the picture of each proposal.
+            scores: [K], face scores.
+            boxes: [K, 4], in pixels of the pictures.
+
+        Returns:
+            the scores [K] and boxes [K, 4] that both looks give, and the gender log-odds [K] of the
+            second.
+        """
+        second = self._second
+        assert second is not None
+        index, where = image.cpu().numpy(), boxes.cpu().numpy()
+        cuts = np.empty((len(where), SIDE_PX, SIDE_PX, 3), np.uint8)
+        for i in np.unique(index):
+            cuts[index == i] = face_crops(batch[i], where[index == i], SIDE_PX, FACE_PX)
+        opinions = []
+        for start in range(0, len(cuts), MOST_CUTS):
+            some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(self.device)
+            seen = (some - self._mean_rgb).to(self.dtype).permute(0, 3, 1, 2)
+            opinions.append(second(seen))
+        face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
+        old, new, shift = second.face_mix.tolist()
+        sure = (old * torch.logit(scores, 1e-6) + new * face + shift).sigmoid()
+        return sure, refined_boxes(deltas, boxes), gender[:, FEMALE] - gender[:, MALE]
 
     def _labels(
         self,
@@ -268,6 +320,7 @@ class Detector:
         owner: Tensor,
         pictures: Tensor,
         found: Tensor,
+        second: Tensor | None,
     ) -> list[Tensor]:
         """Return for the K kept faces the probability of female [K, 1], and of each class [K, C].
 
@@ -275,7 +328,7 @@ class Detector:
         Of faces [K, 4] that are large, the gender is then asked anew.
         """
         faces = keep.nonzero().squeeze(1)
-        asked = (_rank_within(owner) < VOTES).nonzero().squeeze(1)
+        asked = (keep[owner] & (_rank_within(owner) < VOTES)).nonzero().squeeze(1)
         weight = scores[asked]
         total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
 
@@ -288,10 +341,18 @@ class Detector:
         labels = [torch.full((len(faces), 1), math.nan, device=scores.device)]
         if self.has_gender and len(faces):
             of_head = self.head if not self.classes else None
-            logits = together(of_head or self.network.gender_logits)
-            if of_head is None:
-                logits = self._asked_anew(logits, pictures, image[faces], found)
-            margin = (logits[:, FEMALE] - logits[:, MALE]) / self.temperature
+            mix = [1.0, 0.0, 0.0]
+            if of_head is None and self._second is not None:
+                mix = self._second.gender_mix.tolist()
+            margin = torch.zeros(len(faces), device=scores.device)
+            if mix[0]:
+                logits = together(of_head or self.network.gender_logits)
+                if of_head is None:
+                    logits = self._asked_anew(logits, pictures, image[faces], found)
+                margin += mix[0] * (logits[:, FEMALE] - logits[:, MALE])
+            if second is not None and mix[1]:
+                margin += mix[1] * second
+            margin = (margin + mix[2]) / self.temperature
             labels = [margin.sigmoid()[:, None]]
         if self.classes and self.head is not None:
             labels.append((together(self.head) / self.head_temperature).softmax(1))
@@ -378,6 +439,10 @@ def _for_inference(network: AnchorNetwork) -> AnchorNetwork:
     """Fold what can be folded, and make the first convolution read RGB instead of BGR."""
     network = network.eval().requires_grad_(False)
     network.fuse()
-    first = network.input_convolution
-    first.weight = nn.Parameter(first.weight.flip(1), requires_grad=False)
+    readers = [network.input_convolution]
+    if network.second_look is not None:
+        network.second_look.fuse()
+        readers.append(network.second_look.input_convolution)
+    for first in readers:
+        first.weight = nn.Parameter(first.weight.flip(1), requires_grad=False)
     return network

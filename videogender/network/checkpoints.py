@@ -26,6 +26,7 @@ from videogender.network.attributes import Head
 from videogender.network.heads import AnchorNetwork, GenderForm
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
+from videogender.network.second_look import SecondLook
 from videogender.network.trained import (
     HEAD_PREFIX,
     Trained,
@@ -120,6 +121,8 @@ def load_trained(path: Path) -> Trained:
     gender = _gender_form(state)
     with torch.device("meta"):  # shapes alone; the weights are the file's
         network = Lite(gender) if model == "lite" else S3FD(_mode(path, metadata), gender)
+        if any(key.startswith("second_look.") for key in state):
+            network.second_look = SecondLook()
     _fill(network, state, path, f"model {model!r}")
     facts = read_facts(metadata, path, has_gender=bool(gender))
     with torch.device("meta"):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from videogender.network.heads import AnchorNetwork, Predictions
-from videogender.network.lite import ConvUnit
+from videogender.network.layers import ConvUnit
 
 MOST_SHAPES = 8  # whose weights are kept; a video has one or two
 TRIAL_HW = (96, 128)

@@ -22,19 +22,14 @@ from videogender.devices import has_native_bf16
 from videogender.errors import OutputError, TrainingError
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
-from videogender.training.augment import augment
-from videogender.training.crops import Targets, plan_crops
-from videogender.training.data import ImageStore
-from videogender.training.loss import detection_losses
-from videogender.training.match import match
-from videogender.training.sampling import sample_pixels
+from videogender.training.lessons import Lesson
 from videogender.training.settings import TrainSettings, flat
 from videogender.training.stopping import StopRequest, Stopwatch
 
 # Steps between two looks at the losses: each look waits for a GPU, which then waits for us.
 STEPS_A_LOOK = {"cpu": 1, "cuda": 20}
 
-__all__ = ["Progress", "TrainSettings", "Trainer", "prepare_batch"]
+__all__ = ["Progress", "TrainSettings", "Trainer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +59,12 @@ class Progress:
     seconds_left: float
 
 
-def prepare_batch(
-    store: ImageStore,
-    network: AnchorNetwork,
-    canvases: int,
-    side: int,
-    settings: TrainSettings,
-    generator: torch.Generator,
-) -> tuple[Tensor, Targets]:
-    """Return network input [B, 3, S, S] and its targets."""
-    crops, targets = plan_crops(store, canvases, side, settings.crops, generator)
-    pixels = sample_pixels(store, crops, network.pixel_mean_bgr)
-    images = augment(pixels, targets, generator, settings.distortion)
-    mean = torch.tensor(network.pixel_mean_bgr, device=images.device)[:, None, None]
-    images = images.sub_(mean).mul_(network.pixel_scale)
-    return images.contiguous(memory_format=torch.channels_last), targets
-
-
 class Trainer:
-    """Trains a network on a store of images.
+    """Trains a network, or a part of it.
 
     Args:
         network: the network, on its device; changed in place.
-        store: images and faces, on the same device.
+        lesson: what it learns from, on the same device, and which part of it learns.
         settings: the run.
         run_dir: where checkpoints go; only process 0 writes.
         rank, world: this process and how many there are (an initialised process group if over 1).
@@ -96,7 +74,7 @@ class Trainer:
     def __init__(
         self,
         network: AnchorNetwork,
-        store: ImageStore,
+        lesson: Lesson,
         settings: TrainSettings,
         run_dir: Path,
         rank: int = 0,
@@ -104,10 +82,11 @@ class Trainer:
         facts: Mapping[str, str] | None = None,
     ) -> None:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network.train()
-        self.store, self.settings, self.run_dir = store, settings, run_dir
+        self.network, self.lesson = network, lesson
+        lesson.learner.train()
+        self.settings, self.run_dir = settings, run_dir
         self.rank, self.world, self.facts = rank, world, dict(facts or {})
-        self.device = store.boxes.device
+        self.device = next(network.parameters()).device
         self.optimizer = build_optimizer(network, settings)
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.step = 0
@@ -223,17 +202,11 @@ class Trainer:
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        large = s.large_every > 0 and self.step % s.large_every == s.large_every - 1
-        side, count = (s.side * 2, max(1, s.batch // 4)) if large else (s.side, s.batch)
         self.generator.manual_seed((s.seed * 1_000_003 + self.step) * 4099 + self.rank)
         with self._watch.running():
-            images, targets = prepare_batch(
-                self.store, self.network, count, side, s, self.generator
-            )
+            batch, count = self.lesson.prepare(self.step, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            predictions = self.network(images)
-            matches = match(targets, predictions.anchors)
-            losses = detection_losses(self.network, predictions, matches, targets, s.loss)
+            losses = self.lesson.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         parts = torch.stack([losses.face, losses.box, losses.gender])
@@ -247,10 +220,11 @@ class Trainer:
 
     def _reduce(self, parts: Tensor, asked: bool) -> None:
         """Average gradients and losses over the processes, and hear whether any shall stop."""
-        for parameter in self.network.parameters():
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in learning if p.grad is not None]
         flag = torch.tensor([float(asked)], device=self.device)
         joined = torch.cat([*(g.reshape(-1) for g in gradients), parts, flag])
         dist.all_reduce(joined)
@@ -285,6 +259,7 @@ class Trainer:
         """
         if self.rank != 0:
             return
+        self.lesson.settle(self.average)
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),

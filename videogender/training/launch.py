@@ -16,26 +16,35 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
+from videogender.config import DetectSettings
 from videogender.dataset import FILE_NAME, Entry, read_entries
+from videogender.detector import Detector
 from videogender.devices import choose_device
 from videogender.errors import ConfigError, DeviceError, TrainingError
 from videogender.evaluation.validation import Validation, ValidationData
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
+from videogender.network.second_look import SecondLook
 from videogender.training.data import ImageStore, add_ignored
 from videogender.training.engine import Progress, Trainer
 from videogender.training.keep import Keeper
+from videogender.training.lessons import AnchorLesson, Lesson, LookLesson
+from videogender.training.looks import LookPools
 from videogender.training.metrics import MetricsLog
+from videogender.training.proposals import Candidates, proposals_of
 from videogender.training.run_folder import RunFolder
 from videogender.training.settings import TrainSettings, flat
 from videogender.training.stopping import StopRequest
 
 # The others wait in a collective while process 0 validates or saves; one that dies is noticed at
 # once on a CPU, because its connections close.
+RANDOM_BOXES = {0: 12, 1: 8}  # by pyramid level, in each scene, besides what is proposed
 PATIENCE = timedelta(hours=6)
 LOST_PEER = "Connection "  # closed by peer, reset by peer: gloo's words for it
 
@@ -124,12 +133,16 @@ def train(
         [e for path in data.val_scenes for e in read_entries(path)],
         [e for path in data.val_portraits for e in read_entries(path)],
     )
-    network = _start(init, settings.seed)
-    store = ImageStore(scenes, portraits, threads=os.cpu_count() or 1).to(chosen)
+    network = _start(init or (folder.last if resume else None), settings)
+    store = ImageStore(scenes, portraits, threads=os.cpu_count() or 1)
     tell(
         f"{len(store):,} images, {store.pixels.numel() / 1e9:.1f} GB of pixels, "
         f"{len(store.boxes):,} faces, {int((store.gender >= 0).sum()):,} with gender"
     )
+    proposals = None
+    if settings.part == "second-look":
+        proposals = _proposals(network, store, settings, tell).to(chosen)
+    store = store.to(chosen)
     if first and not resume:
         how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
         folder.begin({**record, **how, "summary": facts}, force=force)
@@ -145,7 +158,9 @@ def train(
                 backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE
             )
         try:
-            trainer = Trainer(network.to(chosen), store, settings, folder.path, rank, world, facts)
+            network.to(chosen)
+            lesson = _lesson(network, store, proposals, settings)
+            trainer = Trainer(network, lesson, settings, folder.path, rank, world, facts)
             if resume:
                 trainer.resume(folder.checkpoint)
                 if rank == 0:
@@ -321,13 +336,63 @@ def _short(path: Path) -> str:
     return "/".join(where.parts[-2:])
 
 
-def _start(init: Path | None, seed: int) -> AnchorNetwork:
-    torch.manual_seed(seed)  # the same first weights in every process
+def _start(init: Path | None, settings: TrainSettings) -> AnchorNetwork:
+    torch.manual_seed(settings.seed)  # the same first weights in every process
     if init is None:
+        if settings.part == "second-look":
+            raise ConfigError("a second look needs weights of a first one to go with: give --init")
         return Lite()
     network, _ = checkpoints.load(init)
     if not isinstance(network, Lite):
         raise TrainingError(f"{init}: holds {network.name}; `train` trains lite")
+    if settings.part == "second-look":
+        network.requires_grad_(False)
+        if network.second_look is None:
+            network.second_look = SecondLook()
+        network.second_look.requires_grad_(True)
+        return network
     if not network.has_gender:
         network.add_gender_heads()
-    return network.requires_grad_(True)
+    network.requires_grad_(True)
+    if network.second_look is not None:
+        network.second_look.requires_grad_(False)
+    return network
+
+
+def _lesson(
+    network: AnchorNetwork,
+    store: ImageStore,
+    proposals: Candidates | None,
+    settings: TrainSettings,
+) -> Lesson:
+    if proposals is None or network.second_look is None:
+        return AnchorLesson(network, store, settings)
+    return LookLesson(network.second_look, LookPools(store, proposals), settings)
+
+
+def _proposals(
+    network: AnchorNetwork, store: ImageStore, settings: TrainSettings, say: Callable[[str], None]
+) -> Candidates:
+    """Let the first look propose faces in all scenes, as they are and at half their size."""
+    first = Lite(gender=False)
+    wanted = first.state_dict()
+    first.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
+    detector = Detector(
+        first, DetectSettings(face_threshold=settings.looks.propose_from, long_side=0)
+    )
+
+    def propose(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        [faces] = detector([picture])
+        return faces.boxes, faces.scores
+
+    generator = torch.Generator().manual_seed(settings.seed)
+    parts = []
+    for level, drawn in RANDOM_BOXES.items():
+        say(f"looking for what the first look takes for faces, at 1/{2**level} of the size")
+        parts.append(
+            proposals_of(store, propose, level=level, random_boxes=drawn, generator=generator)
+        )
+    table = Candidates.joined(parts)
+    holds = int(table.holds_face.sum())
+    say(f"{holds:,} proposals hold a face, {len(table) - holds:,} none")
+    return table

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, AnchorNetwork, Predictions
+from videogender.network.second_look import SecondOpinion, proposal_in_crop, refined_boxes
 from videogender.training.crops import Targets
+from videogender.training.looks import LookTargets
 from videogender.training.match import BACKGROUND, Matches
 from videogender.training.settings import LossSettings
 
-__all__ = ["LossSettings", "Losses", "ciou_loss", "detection_losses"]
+__all__ = ["LossSettings", "Losses", "ciou_loss", "detection_losses", "second_look_losses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,32 @@ def detection_losses(
                 answers.float(), gender, reduction="none", label_smoothing=settings.gender_smoothing
             )
             gender_loss = (each * weight).sum() / weight.sum()
+    total = face_loss + settings.box * box_loss + settings.gender * gender_loss
+    return Losses(total, face_loss.detach(), box_loss.detach(), gender_loss.detach())
+
+
+def second_look_losses(
+    opinion: SecondOpinion, targets: LookTargets, settings: LossSettings
+) -> Losses:
+    """Compare what a second look says of K crops with what is true of them.
+
+    Args:
+        opinion: its output.
+        targets: the truth.
+        settings: weights of the parts.
+    """
+    holds = targets.holds_face
+    face_loss = F.binary_cross_entropy_with_logits(opinion.face.float(), holds.float())
+    found = refined_boxes(opinion.deltas[holds].float(), proposal_in_crop(opinion.deltas)[holds])
+    box_loss = ciou_loss(found, targets.box[holds]).sum() / holds.sum().clamp(min=1)
+    known = targets.gender >= 0
+    each = F.cross_entropy(
+        opinion.gender[known].float(),
+        targets.gender[known],
+        reduction="none",
+        label_smoothing=settings.gender_smoothing,
+    )
+    gender_loss = each.sum() / known.sum().clamp(min=1)
     total = face_loss + settings.box * box_loss + settings.gender * gender_loss
     return Losses(total, face_loss.detach(), box_loss.detach(), gender_loss.detach())
 

@@ -15,7 +15,9 @@ from videogender.training.keyed import setting as _setting
 
 __all__ = [
     "OPTIMIZERS",
+    "PARTS",
     "CropSettings",
+    "LookSettings",
     "LossSettings",
     "TrainSettings",
     "differences",
@@ -27,6 +29,7 @@ __all__ = [
     "with_values",
 ]
 
+PARTS = ("anchors", "second-look")
 # learning rate and weight decay where none is given
 OPTIMIZERS = {"adamw": (2.5e-3, 0.05), "sgd": (1e-2, 5e-4)}
 
@@ -65,6 +68,34 @@ class CropSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LookSettings:
+    """How close-ups are drawn when the second look is trained."""
+
+    batch: int = _setting(160, "close-ups a step and process", least=4, most=65536)
+    portrait_share: float = _setting(0.3, "of them, portraits with gender", least=0, most=1)
+    scene_share: float = _setting(
+        0.22, "faces of scenes with gender, both genders as often", least=0, most=1
+    )
+    none_share: float = _setting(
+        0.32, "boxes that hold no face; the rest are proposals that do", least=0, most=1
+    )
+    propose_from: float = _setting(
+        0.1, "least face score of what the first look proposes", least=0, most=1
+    )
+    shift: float = _setting(
+        0.07, "standard deviation of a crop's shift, in sides of the face", least=0, most=1
+    )
+    size: float = _setting(0.12, "standard deviation of the log of its size", least=0, most=1)
+    rotation_degrees: float = _setting(
+        8.0, "standard deviation of its turn, on half of them", least=0, most=45
+    )
+    coarse_share: float = _setting(
+        0.5, "share that is read from a shrunk picture, as small faces are", least=0, most=1
+    )
+    least_seen_px: float = _setting(10.0, "longer side of a face in those", least=1)
+
+
+@dataclass(frozen=True, slots=True)
 class LossSettings:
     """Weights of the parts."""
 
@@ -80,6 +111,9 @@ class LossSettings:
 class TrainSettings:
     """A run of `videogender train`. Exactly one of `minutes` and `steps` is over 0."""
 
+    part: str = _setting(
+        "anchors", "what learns: the anchors' network or its second look", choices=PARTS
+    )
     minutes: float = _setting(
         0.0, "length of the schedule in minutes of training, validation not counted", least=0
     )
@@ -111,11 +145,14 @@ class TrainSettings:
     checkpoint_minutes: float = _setting(3.0, "time between checkpoints", least=0)
     validate_minutes: float = _setting(10.0, "time between validations", least=0)
     crops: CropSettings = field(default_factory=CropSettings)
+    looks: LookSettings = field(default_factory=LookSettings)
     loss: LossSettings = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:
         if (self.minutes > 0) == (self.steps > 0):
             raise ConfigError("give the length of training as either --minutes or --steps")
+        if self.looks.portrait_share + self.looks.scene_share + self.looks.none_share > 1:
+            raise ConfigError("looks: the shares of portraits, scenes and none come to over 1")
         if self.side % 32:
             raise ConfigError(f"side should be a multiple of 32, got {self.side}")
         batches = [(self.side, self.batch)]

@@ -1,0 +1,164 @@
+"""What a step learns from: crops of pictures for the anchors, close-ups for the second look.
+
+A lesson prepares batches and says how wrong the network is about them; `engine.Trainer` does the
+rest alike for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from videogender.network.heads import AnchorNetwork
+from videogender.network.second_look import SecondLook
+from videogender.training.augment import augment
+from videogender.training.crops import Targets, plan_crops
+from videogender.training.data import ImageStore
+from videogender.training.looks import LookPools, LookTargets, plan_looks
+from videogender.training.loss import Losses, detection_losses, second_look_losses
+from videogender.training.match import match
+from videogender.training.sampling import sample_pixels
+from videogender.training.settings import TrainSettings
+
+PROPOSALS_TO_SETTLE = 2048
+TOGETHER = 256
+NEWTON_STEPS = 25
+
+__all__ = ["AnchorLesson", "Lesson", "LookLesson", "fit_logistic", "prepare_batch"]
+
+
+class Lesson(Protocol):
+    """What `Trainer` needs to take a step."""
+
+    @property
+    def learner(self) -> nn.Module:
+        """The part of the network that learns; the rest keeps its weights and statistics."""
+
+    def prepare(self, step: int, generator: torch.Generator) -> tuple[Any, int]:
+        """Draw the batch of a step; return it and how many pictures it has."""
+
+    def losses(self, batch: Any) -> Losses:
+        """Say how wrong the network is about a batch."""
+
+    def settle(self, network: AnchorNetwork) -> None:
+        """Fit what is not learned by steps, in a network with this lesson's learner."""
+
+
+class AnchorLesson:
+    """Faces, boxes and gender at the anchors, from crops and mosaics of pictures."""
+
+    def __init__(self, network: AnchorNetwork, store: ImageStore, settings: TrainSettings) -> None:
+        self._network, self._store, self._settings = network, store, settings
+
+    @property
+    def learner(self) -> nn.Module:
+        """The whole network; a second look is given no gradients."""
+        return self._network
+
+    def prepare(self, step: int, generator: torch.Generator) -> tuple[tuple[Tensor, Targets], int]:
+        """Draw canvases; every `large_every`-th step they are fewer and larger."""
+        s = self._settings
+        large = s.large_every > 0 and step % s.large_every == s.large_every - 1
+        side, count = (s.side * 2, max(1, s.batch // 4)) if large else (s.side, s.batch)
+        return prepare_batch(self._store, self._network, count, side, s, generator), count
+
+    def losses(self, batch: tuple[Tensor, Targets]) -> Losses:
+        """Match the anchors with the faces and compare."""
+        images, targets = batch
+        predictions = self._network(images)
+        matches = match(targets, predictions.anchors)
+        return detection_losses(self._network, predictions, matches, targets, self._settings.loss)
+
+    def settle(self, network: AnchorNetwork) -> None:
+        """Do nothing: there is nothing to fit."""
+
+
+class LookLesson:
+    """Close-ups of faces and of what the first look takes for faces."""
+
+    def __init__(self, look: SecondLook, pools: LookPools, settings: TrainSettings) -> None:
+        self._look, self._pools, self._settings = look, pools, settings
+
+    @property
+    def learner(self) -> nn.Module:
+        """The second look."""
+        return self._look
+
+    def prepare(
+        self, step: int, generator: torch.Generator
+    ) -> tuple[tuple[Tensor, LookTargets], int]:
+        """Draw candidates of all pools and cut them out."""
+        s, look = self._settings, self._look
+        crops, targets = plan_looks(
+            self._pools.store, self._pools.draw(s.looks, generator), s.looks, generator
+        )
+        pixels = sample_pixels(self._pools.store, crops, look.pixel_mean_bgr)
+        images = augment(pixels, targets.as_targets(), generator, s.distortion)
+        return (_as_input(images, look), targets), s.looks.batch
+
+    def losses(self, batch: tuple[Tensor, LookTargets]) -> Losses:
+        """Compare what the second look says with what is true."""
+        images, targets = batch
+        return second_look_losses(self._look(images), targets, self._settings.loss)
+
+    @torch.no_grad()
+    def settle(self, network: AnchorNetwork) -> None:
+        """Fit how much each look's word on a face counts, on proposals as they come."""
+        look, pools = network.second_look, self._pools
+        if look is None:
+            return
+        generator = torch.Generator(pools.store.boxes.device).manual_seed(self._settings.seed)
+        table = pools.some_proposed(PROPOSALS_TO_SETTLE, generator)
+        as_they_come = replace(
+            self._settings.looks, shift=0.0, size=0.0, rotation_degrees=0.0, coarse_share=0.0
+        )
+        second = []
+        for start in range(0, len(table), TOGETHER):
+            some = table.select(slice(start, start + TOGETHER))
+            crops, _ = plan_looks(pools.store, some, as_they_come, generator)
+            pixels = sample_pixels(pools.store, crops, look.pixel_mean_bgr).float()
+            second.append(look(_as_input(pixels, look)).face.float())
+        if second:
+            logits = torch.stack([table.logit, torch.cat(second)], 1)
+            look.face_mix.copy_(fit_logistic(logits, table.holds_face))
+
+
+def fit_logistic(inputs: Tensor, truth: Tensor) -> Tensor:
+    """Return the weights [C + 1] that tell truth [N] from inputs [N, C]; the last is a constant.
+
+    Newton's method on the log-likelihood, in float64; a trace of a ridge keeps it finite.
+    """
+    x = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double()
+    y, weights = truth.double(), x.new_zeros(x.shape[1])
+    ridge = 1e-3 * torch.eye(len(weights), dtype=x.dtype, device=x.device)
+    for _ in range(NEWTON_STEPS):
+        p = (x @ weights).sigmoid()
+        slope = x.T @ (p - y) + ridge @ weights
+        curve = (x * (p * (1 - p))[:, None]).T @ x + ridge
+        weights = weights - torch.linalg.solve(curve, slope)
+    return weights.to(inputs.dtype)
+
+
+def prepare_batch(
+    store: ImageStore,
+    network: AnchorNetwork,
+    canvases: int,
+    side: int,
+    settings: TrainSettings,
+    generator: torch.Generator,
+) -> tuple[Tensor, Targets]:
+    """Return network input [B, 3, S, S] and its targets."""
+    crops, targets = plan_crops(store, canvases, side, settings.crops, generator)
+    pixels = sample_pixels(store, crops, network.pixel_mean_bgr)
+    images = augment(pixels, targets, generator, settings.distortion)
+    return _as_input(images, network), targets
+
+
+def _as_input(images: Tensor, network: AnchorNetwork | SecondLook) -> Tensor:
+    """Turn distorted pixels [B, 3, S, S] of 0 to 255 into what a network reads, in place."""
+    mean = torch.tensor(network.pixel_mean_bgr, device=images.device)[:, None, None]
+    images = images.sub_(mean).mul_(network.pixel_scale)
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,156 @@
+"""What a batch of second looks shows: which candidates, cut how, and what is true of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from videogender.network.heads import FEMALE
+from videogender.network.second_look import FACE_PX, SIDE_PX
+from videogender.training.crops import Crops, Targets
+from videogender.training.data import PYRAMID_LEVELS, ImageStore
+from videogender.training.proposals import Candidates, faces_of
+from videogender.training.settings import LookSettings
+
+__all__ = ["LookPools", "LookTargets", "plan_looks"]
+
+
+@dataclass(frozen=True, slots=True)
+class LookTargets:
+    """What is true of K crops.
+
+    Attributes:
+        holds_face: bool [K].
+        box: float32 [K, 4], the face, xyxy in pixels of the crop; only where there is one.
+        gender: int64 [K], 0 female, 1 male, -1 unknown.
+    """
+
+    holds_face: Tensor
+    box: Tensor
+    gender: Tensor
+
+    def as_targets(self) -> Targets:
+        """Return the faces in the form that distortions of pixels read."""
+        return Targets(
+            self.box[:, None], self.gender[:, None], ~self.holds_face[:, None],
+            self.holds_face[:, None],
+        )  # fmt: skip
+
+
+class LookPools:
+    """The candidates of a store, sorted by what they teach.
+
+    Args:
+        store: the pictures.
+        proposals: of a first look in its scenes; see `proposals.proposals_of`.
+    """
+
+    def __init__(self, store: ImageStore, proposals: Candidates) -> None:
+        self.store = store
+        faces = faces_of(store)
+        known = faces.gender >= 0
+        is_scene = faces.image < len(store.scene_ids)
+        self._portraits = faces.select(known & ~is_scene)
+        self._scenes = faces.select(known & is_scene)
+        self._faces = Candidates.joined([proposals.select(proposals.holds_face), faces])
+        self._none = proposals.select(~proposals.holds_face)
+        self._proposed = proposals.select(~proposals.logit.isnan())
+        women = self._scenes.gender == FEMALE
+        share = women.float().mean().clamp(0.05, 0.95)
+        self._scene_weight = torch.where(women, 1 / share, 1 / (1 - share))
+
+    def draw(self, settings: LookSettings, generator: torch.Generator) -> Candidates:
+        """Draw the candidates of a batch; what a pool lacks is drawn from all faces."""
+        parts = []
+        for table, share, weight in (
+            (self._portraits, settings.portrait_share, None),
+            (self._scenes, settings.scene_share, self._scene_weight),
+            (self._none, settings.none_share, None),
+        ):
+            count = round(settings.batch * share) if len(table) else 0
+            parts.append(table.select(_drawn(len(table), count, weight, generator)))
+        rest = settings.batch - sum(len(part) for part in parts)
+        parts.append(self._faces.select(_drawn(len(self._faces), rest, None, generator)))
+        return Candidates.joined(parts)
+
+    def some_proposed(self, most: int, generator: torch.Generator) -> Candidates:
+        """Draw proposals of the first look, each once."""
+        n = len(self._proposed)
+        return self._proposed.select(
+            torch.randperm(n, generator=generator, device=generator.device)[:most]
+        )
+
+
+def _drawn(n: int, count: int, weight: Tensor | None, generator: torch.Generator) -> Tensor:
+    device = generator.device
+    if count <= 0 or n == 0:
+        return torch.zeros(0, dtype=torch.long, device=device)
+    if weight is None:
+        return torch.randint(n, (count,), generator=generator, device=device)
+    return torch.multinomial(weight, count, replacement=True, generator=generator)
+
+
+def plan_looks(
+    store: ImageStore, table: Candidates, settings: LookSettings, generator: torch.Generator
+) -> tuple[Crops, LookTargets]:
+    """Cut candidates out as a second look sees them, a little off and turned.
+
+    Args:
+        store: the pictures.
+        table: one candidate a crop.
+        settings: how far they are off.
+        generator: random numbers.
+    """
+    k = len(table)
+
+    device = table.box.device
+
+    def uniform() -> Tensor:
+        return torch.rand(k, device=device, generator=generator)
+
+    def normal() -> Tensor:
+        return torch.randn(k, device=device, generator=generator)
+
+    box = table.box
+    wh = box[:, 2:] - box[:, :2]
+    side = wh.amax(1)
+    centre = (box[:, :2] + box[:, 2:]) / 2
+    centre = centre + torch.stack([normal(), normal()], 1) * (settings.shift * side)[:, None]
+    side = side * torch.exp(normal() * settings.size)
+    step = side / FACE_PX  # stored pixels a pixel of the crop
+
+    mirror = torch.where(uniform() < 0.5, -1.0, 1.0)
+    angle = torch.where(uniform() < 0.5, normal() * math.radians(settings.rotation_degrees), 0.0)
+    cos, sin = angle.cos(), angle.sin()
+    linear = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    linear[:, :, 0] *= mirror[:, None]
+    linear = linear * step[:, None, None]
+    middle = torch.full((2,), SIDE_PX / 2, device=device)
+    to_source = torch.cat([linear, (centre - linear @ middle)[:, :, None]], 2)
+
+    natural = torch.floor(torch.log2(step.clamp(min=1.0)) + 0.3).long()
+    coarsest = torch.log2((side / settings.least_seen_px).clamp(min=1.0))
+    coarse = torch.where(uniform() < settings.coarse_share, (uniform() * (coarsest + 1)).long(), 0)
+    level = torch.maximum(torch.maximum(natural, coarse), table.level).clamp(max=PYRAMID_LEVELS - 1)
+
+    holds = table.holds_face
+    face = torch.where(holds[:, None], table.face, table.box)
+    at = torch.linalg.solve(linear, ((face[:, :2] + face[:, 2:]) / 2 - centre)[:, :, None])
+    at = at.squeeze(2) + middle
+    half = (face[:, 2:] - face[:, :2]) / step[:, None] / 2
+    index = torch.arange(k, device=device)
+    crops = Crops(
+        SIDE_PX,
+        index,
+        torch.ones_like(index),
+        index,
+        torch.zeros(k, 2, device=device),
+        torch.full((k,), float(SIDE_PX), device=device),
+        table.image,
+        level,
+        to_source,
+    )
+    return crops, LookTargets(holds, torch.cat([at - half, at + half], 1), table.gender)
