@@ -13,7 +13,7 @@ import torch
 from coloured import box_of, coloured_lite, pass_colours, scene, solid
 from numpy.typing import NDArray
 
-from videogender.closeup import MEAN_RGB, CloseUp, face_crops
+from videogender.closeup import MEAN_RGB, CloseUp, face_crops, sharpest_crops
 from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.errors import ModelError
@@ -75,6 +75,10 @@ class Counted(RgbPicture):
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         self.asked.append(size_wh)
         return super().to_rgb(size_wh)
+
+    def parts_rgb(self, parts, every):  # type: ignore[no-untyped-def]
+        self.asked.append(len(parts))
+        return super().parts_rgb(parts, every)
 
 
 def slow_crop(
@@ -203,10 +207,30 @@ def test_the_source_is_read_only_where_it_shows_more(refiner: Refiner) -> None:
     refiner([found(large)], [scaled], [(640, 480)], [picture])
     assert picture.asked == []
     refiner([found(small, small)], [scaled], [(640, 480)], [picture])
-    assert picture.asked == [None]  # once for both
+    assert picture.asked == [2]  # once for both, and only there
     same = Counted(scaled)  # nothing was shrunk
     refiner([found([20, 20, 60, 60])], [scaled], [(320, 240)], [same])
     assert same.asked == []
+
+
+@pytest.mark.parametrize("shrink", [1.5, 2, 6])
+def test_crops_from_the_source_show_the_same_place(shrink: float) -> None:
+    """Whole, at an edge and beyond it; of large pictures some pixels are left out."""
+    y, x = np.mgrid[:720, :960]
+    smooth = np.stack([x / 4, y / 3, (x + y) / 7], -1).astype(np.uint8)
+    picture = RgbPicture(smooth)
+    scaled = picture.to_rgb((round(960 / shrink), round(720 / shrink)))
+    wide = scaled.shape[1]
+    boxes = np.array(
+        [[40, 40, 64, 72], [wide - 20, 10, wide + 5, 40], [-10, 3, 15, 30], [1e4, 0, 1e4 + 9, 9]],
+        np.float32,
+    )
+    sharp = sharpest_crops(scaled, boxes, picture, 80, 48).astype(float)
+    plain = face_crops(scaled, boxes, 80, 48).astype(float)
+    both = ((sharp != MEAN_RGB) & (plain != MEAN_RGB)).any(3)
+    assert both[0].all()
+    assert (~both[3]).all()
+    assert np.abs(sharp - plain)[both].max() <= 3 + shrink
 
 
 def test_both_kinds_of_crop_agree_on_the_place(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from PIL import Image
 from videogender.errors import SourceError
 from videogender.frames import Frame
 from videogender.sources import IMAGE_SUFFIXES, expand_inputs, open_source
-from videogender.sources.picture import DecodedPicture, Scalers, samples_of
+from videogender.sources.picture import DecodedPicture, Orientation, Scalers, samples_of
 from videogender.sources.timing import Clock
 
 
@@ -122,6 +122,64 @@ def test_colours_follow_the_matrix(
     assert red >= 250
     assert green <= 6
     assert blue <= 6
+
+
+PARTS = [(0, 0, 20, 16), (7, 5, 30, 31), (41, 22, 63, 47)]
+
+
+@pytest.mark.parametrize("name", ["constant", "turned-90", "odd", "turned-mirrored", "10-bit-422"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_parts_are_those_of_the_whole(tmp_path: Path, name: str, step: int) -> None:
+    file, clip = CLIPS[name]
+    frames, _ = read(make_video(tmp_path / file, clip))
+    picture = frames[3].picture
+    whole = picture.to_rgb().astype(int)
+    high, wide = whole.shape[:2]
+    parts = [(x1, y1, min(x2, wide), min(y2, high)) for x1, y1, x2, y2 in PARTS if x1 < wide > x1]
+    found = picture.parts_rgb(parts, [step] * len(parts))
+    for (x1, y1, x2, y2), part in zip(parts, found, strict=True):
+        assert part.dtype == np.uint8
+        assert np.abs(part - whole[y1:y2:step, x1:x2:step]).max(initial=0) <= 2
+    assert picture.parts_rgb([], []) == []
+
+
+@pytest.mark.parametrize("size_wh", [(64, 48), (63, 47)])
+@pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (9, False), (1, True)])
+def test_parts_have_the_colours_of_the_whole(
+    size_wh: tuple[int, int], matrix: int, full: bool
+) -> None:
+    """Chroma is not smoothed between samples, so that it may be off where it changes."""
+    frame = av.VideoFrame(*size_wh, "yuvj420p" if full else "yuv420p")
+    frame.colorspace = matrix
+    for number, plane in enumerate(frame.planes):
+        rows, columns = np.mgrid[: plane.height, : plane.width]
+        ramp = 60 + 1.2 * rows + 0.8 * columns if number == 0 else 100 + 40 * number + 0.4 * rows
+        samples_of(plane)[:] = ramp
+    picture = DecodedPicture(
+        frame, size_wh=size_wh, pts=0, time_base=Fraction(1, 25), scalers=Scalers()
+    )
+    whole = picture.to_rgb().astype(int)
+    [part] = picture.parts_rgb([(3, 5, 61, 45)], [1])
+    # swscale rounds down; a wrong matrix or range is off by ten and more
+    assert np.abs(part - whole[5:45, 3:61]).max() <= 5
+    assert np.abs((part - whole[5:45, 3:61]).mean((0, 1))).max() < 2
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_chroma_of_parts_lies_where_luma_does(mirrored: bool) -> None:
+    """Of an odd picture, the last column has a chroma sample of its own; mirrored, the first."""
+    frame = av.VideoFrame(9, 5, "yuv420p")
+    for number, plane in enumerate(frame.planes):
+        samples_of(plane)[:] = 110 if number == 0 else 128
+    samples_of(frame.planes[2])[:, -1] = 200
+    scalers = Scalers()
+    picture = DecodedPicture(
+        frame, size_wh=(9, 5), pts=0, time_base=Fraction(1, 25), scalers=scalers
+    )
+    picture._orientation = Orientation(mirror_x=mirrored)
+    [part] = picture.parts_rgb([(0, 0, 9, 5)], [1])
+    red = part[:, :, 0] > part[:, :, 1] + 50
+    assert red.all(0).tolist() == [(x == 0) if mirrored else (x == 8) for x in range(9)]
 
 
 def test_full_range_formats_are_full_range_without_a_tag() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videogender.devices import choose_dtype
 from videogender.errors import ModelError
+from videogender.frames import Picture
 from videogender.network.attributes import LinearClassifier, RefeedHead
 from videogender.network.trained import Trained
 
@@ -23,7 +24,7 @@ _CHUNK = {"cpu": 8}
 _CHUNK_ON_GPU = 64
 MEAN_RGB = (123, 117, 104)  # of the networks' input; a picture's rim in this colour becomes zeros
 
-__all__ = ["MEAN_RGB", "CloseUp", "face_crops"]
+__all__ = ["MEAN_RGB", "CloseUp", "face_crops", "sharpest_crops"]
 
 
 class CloseUp:
@@ -121,6 +122,53 @@ def face_crops(
                 (columns[1] - columns[0], rows[1] - rows[0]),
                 step,
             )
+    return crops
+
+
+def sharpest_crops(
+    scaled: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    picture: Picture | None,
+    side_px: int,
+    face_px: float,
+) -> NDArray[np.uint8]:
+    """Cut faces out of whichever picture shows more of each; see `face_crops`.
+
+    The source is read only around faces that are smaller than wanted in a picture that was shrunk,
+    and of what is larger there than twice that, pixels are left out.
+
+    Args:
+        scaled: HWC uint8 **RGB**, as the network saw it.
+        boxes: float32 [N, 4], xyxy in its pixels.
+        picture: what it was scaled from, if that is at hand.
+        side_px, face_px: of the crops.
+    """
+    from_source = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0.0) < face_px
+    is_shrunk = picture is not None and picture.width > scaled.shape[1]
+    if picture is None or not is_shrunk or not from_source.any():
+        return face_crops(scaled, boxes, side_px, face_px)
+    crops = np.empty((len(boxes), side_px, side_px, 3), np.uint8)
+    crops[~from_source] = face_crops(scaled, boxes[~from_source], side_px, face_px)
+    grow = np.array([picture.width / scaled.shape[1], picture.height / scaled.shape[0]] * 2)
+    large = boxes[from_source] * grow
+    sides = (large[:, 2:] - large[:, :2]).max(1, initial=0.0).clip(1)
+    every = np.maximum(sides // (2 * face_px), 1).astype(int)
+    # room for the filter, and for the part to begin and end anywhere
+    reach = (sides * side_px / face_px / 2 + 2 * every)[:, None]
+    middle = (large[:, :2] + large[:, 2:]) / 2
+    limit = np.array([picture.width, picture.height])
+    low = np.floor(middle - reach).clip(0, limit).astype(int)
+    high = np.ceil(middle + reach).clip(0, limit).astype(int)
+    rows = np.flatnonzero(from_source)
+    kept = (high > low).all(1)
+    crops[rows[~kept]] = MEAN_RGB
+    parts = np.c_[low, high][kept]
+    seen = picture.parts_rgb([tuple(part) for part in parts.tolist()], every[kept].tolist())
+    for row, part, corner, step, box in zip(
+        rows[kept], seen, low[kept], every[kept], large[kept], strict=True
+    ):
+        inside = ((box - np.tile(corner, 2)) / step).astype(np.float32)
+        crops[row] = face_crops(part, inside[None], side_px, face_px)[0]
     return crops
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videogender.backends import RUNTIMES, choose_backend
-from videogender.closeup import face_crops
+from videogender.closeup import sharpest_crops
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.errors import ModelError
@@ -23,17 +23,26 @@ from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
-from videogender.network.second_look import FACE_PX, SIDE_PX, refined_boxes
+from videogender.network.second_stage import FACE_PX, SIDE_PX, refined_boxes
 from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
-MOST_CUTS = 64  # in a second look together: a crowd must not need more memory than a frame
+MOST_CUTS = 64  # in a second stage together: a crowd must not need more memory than a frame
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
 Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
 
 __all__ = ["Detector", "padded_hw"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A picture as the network sees it (HWC uint8 RGB), and what it was scaled from."""
+
+    pixels: NDArray[np.uint8]
+    size_wh: tuple[int, int]
+    picture: Picture | None = None
 
 
 class Detector:
@@ -82,7 +91,7 @@ class Detector:
         self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._second = self.network.second_look
+        self._second = self.network.second_stage
         self.backend, self.forward = choose_backend(
             backend,
             self.network,
@@ -208,11 +217,8 @@ class Detector:
         found: list[Faces] = []
         for start in range(0, len(images), self.batch_size):
             pictures = [_picture(image) for image in images[start : start + self.batch_size]]
-            sizes = [(p.width, p.height) for p in pictures]
-            scaled = [
-                p.to_rgb(self.input_size_wh(*size)) for p, size in zip(pictures, sizes, strict=True)
-            ]
-            found.extend(self.detect(scaled, sizes))
+            scaled = [p.to_rgb(self.input_size_wh(p.width, p.height)) for p in pictures]
+            found.extend(self.detect_pictures(scaled, pictures))
         return found
 
     def detect(
@@ -224,27 +230,38 @@ class Detector:
             scaled: HWC uint8 **RGB**, each of `input_size_wh` of its source.
             sizes_wh: width and height of each source, whose pixels the boxes are in.
         """
-        result: list[Faces] = [Faces.empty()] * len(scaled)
-        shapes = [padded_hw(image) for image in scaled]
+        return self._by_shape([_Shown(*each) for each in zip(scaled, sizes_wh, strict=True)])
+
+    def detect_pictures(
+        self, scaled: Sequence[NDArray[np.uint8]], pictures: Sequence[Picture]
+    ) -> list[Faces]:
+        """Find faces as `detect` does; the second stage sees the pictures as they were decoded.
+
+        Args:
+            scaled: HWC uint8 **RGB**, each of `input_size_wh` of its picture.
+            pictures: what they were scaled from.
+        """
+        return self._by_shape(
+            [
+                _Shown(image, (picture.width, picture.height), picture)
+                for image, picture in zip(scaled, pictures, strict=True)
+            ]
+        )
+
+    def _by_shape(self, shown: Sequence[_Shown]) -> list[Faces]:
+        """Look at pictures of one padded shape together."""
+        result: list[Faces] = [Faces.empty()] * len(shown)
+        shapes = [padded_hw(each.pixels) for each in shown]
         for shape in dict.fromkeys(shapes):
             members = [i for i, s in enumerate(shapes) if s == shape]
-            batch = [scaled[i] for i in members]
-            for i, faces in zip(
-                members,
-                self._detect_batch(batch, shape, [sizes_wh[i] for i in members]),
-                strict=True,
-            ):
+            found = self._detect_batch([shown[i] for i in members], shape)
+            for i, faces in zip(members, found, strict=True):
                 result[i] = faces
         return result
 
     @torch.inference_mode()
-    def _detect_batch(
-        self,
-        batch: Sequence[NDArray[np.uint8]],
-        padded_hw: tuple[int, int],
-        sizes_wh: Sequence[tuple[int, int]],
-    ) -> list[Faces]:
-        pictures = self._tensor(batch, padded_hw)
+    def _detect_batch(self, batch: Sequence[_Shown], padded_hw: tuple[int, int]) -> list[Faces]:
+        pictures = self._tensor([shown.pixels for shown in batch], padded_hw)
         predictions = self.forward(pictures)
         least = _logit(self._proposed_from)
         image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
@@ -256,42 +273,47 @@ class Detector:
         scores = predictions.face_logits[image, anchor].float().sigmoid()
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
         keep, owner = nms(boxes, self.settings.nms_iou, group=image)
-        found = vote(boxes, scores, keep, owner)
-        sure, second = scores[keep], None
+        found, sure, second = vote(boxes, scores, keep, owner), scores[keep], None
         if self._second is not None and len(found):
-            sure, found, second = self._look_again(batch, image[keep], sure, found)
-            stays = sure > self.settings.face_threshold
-            best = sure.argsort(descending=True, stable=True)
-            alone, _ = nms(found[best], self.settings.nms_iou, group=image[keep][best])
-            stays[best] &= alone
-            keep[keep.nonzero().squeeze(1)[~stays]] = False
+            sure, found, second = self._second_stage(batch, image[keep], sure, found)
+            stays = self._still_faces(sure, found, image[keep])
             sure, found, second = sure[stays], found[stays], second[stays]
+            keep[keep.nonzero().squeeze(1)[~stays]] = False
         labels = self._labels(
             predictions, image, anchor, scores, keep, owner, pictures, found, second
         )
         rows = torch.cat([image[keep, None].float(), found, sure[:, None], *labels], 1)
+        rows = rows[sure.argsort(descending=True, stable=True)]
         # one transfer a batch: a GPU is waited for once
-        return self._by_image(rows.cpu().numpy(), batch, sizes_wh)
+        return self._by_image(rows.cpu().numpy(), batch)
 
     @property
     def _proposed_from(self) -> float:
-        """Least score of what the first look proposes; the second may raise it."""
+        """Least score of what the first stage proposes; the second may raise it."""
         threshold = self.settings.face_threshold
         return threshold if self._second is None else min(threshold, max(0.02, threshold / 3))
 
-    def _look_again(
-        self, batch: Sequence[NDArray[np.uint8]], image: Tensor, scores: Tensor, boxes: Tensor
+    def _still_faces(self, scores: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+        """Tell which proposals [K] are faces to both stages, each face once, bool [K]."""
+        best = scores.argsort(descending=True, stable=True)
+        alone, _ = nms(boxes[best], self.settings.nms_iou, group=image[best])
+        stays = scores > self.settings.face_threshold
+        stays[best] &= alone
+        return stays
+
+    def _second_stage(
+        self, batch: Sequence[_Shown], image: Tensor, scores: Tensor, boxes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Show proposals to the second look.
+        """Show proposals close up.
 
         Args:
-            batch: HWC uint8 **RGB** pictures.
+            batch: the pictures.
             image: int64 [K], the picture of each proposal.
             scores: [K], face scores.
-            boxes: [K, 4], in pixels of the pictures.
+            boxes: [K, 4], in pixels of the network's input.
 
         Returns:
-            the scores [K] and boxes [K, 4] that both looks give, and the gender log-odds [K] of the
+            scores [K] and boxes [K, 4] of both stages together, and gender log-odds [K] of the
             second.
         """
         second = self._second
@@ -299,7 +321,10 @@ class Detector:
         index, where = image.cpu().numpy(), boxes.cpu().numpy()
         cuts = np.empty((len(where), SIDE_PX, SIDE_PX, 3), np.uint8)
         for i in np.unique(index):
-            cuts[index == i] = face_crops(batch[i], where[index == i], SIDE_PX, FACE_PX)
+            shown = batch[i]
+            cuts[index == i] = sharpest_crops(
+                shown.pixels, where[index == i], shown.picture, SIDE_PX, FACE_PX
+            )
         opinions = []
         for start in range(0, len(cuts), MOST_CUTS):
             some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(self.device)
@@ -369,17 +394,13 @@ class Detector:
             logits[large] = torch.where(anew.isnan(), logits[large], anew)
         return logits
 
-    def _by_image(
-        self,
-        rows: NDArray[np.float32],
-        batch: Sequence[NDArray[np.uint8]],
-        sizes_wh: Sequence[tuple[int, int]],
-    ) -> list[Faces]:
+    def _by_image(self, rows: NDArray[np.float32], batch: Sequence[_Shown]) -> list[Faces]:
         """Hand faces [K, 7 + C] (image, box, score, female, classes) to their images."""
         found = []
-        for index, (pixels, (width, height)) in enumerate(zip(batch, sizes_wh, strict=True)):
+        for index, shown in enumerate(batch):
             mine = rows[rows[:, 0] == index]
-            across, down = width / pixels.shape[1], height / pixels.shape[0]
+            (width, height), (high, wide) = shown.size_wh, shown.pixels.shape[:2]
+            across, down = width / wide, height / high
             mine[:, 1:5] *= np.array([across, down, across, down], np.float32)
             mine = mine[mine[:, 4] - mine[:, 2] >= self.settings.min_face_px]
             faces = Faces(mine[:, 1:5].copy(), mine[:, 5].copy(), mine[:, 6].copy())
@@ -440,9 +461,9 @@ def _for_inference(network: AnchorNetwork) -> AnchorNetwork:
     network = network.eval().requires_grad_(False)
     network.fuse()
     readers = [network.input_convolution]
-    if network.second_look is not None:
-        network.second_look.fuse()
-        readers.append(network.second_look.input_convolution)
+    if network.second_stage is not None:
+        network.second_stage.fuse()
+        readers.append(network.second_stage.input_convolution)
     for first in readers:
         first.weight = nn.Parameter(first.weight.flip(1), requires_grad=False)
     return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,6 +28,16 @@ class Picture(Protocol):
 
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Return HWC uint8 **RGB**, contiguous; scaled to `size_wh` (width, height) if given."""
+
+    def parts_rgb(
+        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
+    ) -> list[NDArray[np.uint8]]:
+        """Return some parts of the picture as HWC uint8 **RGB**, without converting the rest.
+
+        Args:
+            parts: left, top, right and bottom in pixels, within the picture.
+            every: of each part, read one pixel of so many, across and down.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +70,15 @@ class RgbPicture:
 
         scaled = Image.fromarray(self.array).resize(size_wh, Image.Resampling.BILINEAR)
         return np.array(scaled)
+
+    def parts_rgb(
+        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
+    ) -> list[NDArray[np.uint8]]:
+        """Return views of parts of the array; see `Picture.parts_rgb`."""
+        return [
+            self.array[top:bottom:step, left:right:step]
+            for (left, top, right, bottom), step in zip(parts, every, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,9 +2,8 @@
 
 Where the pixels come from. The first look sees pictures that were shrunk to `detect.long_side`. A
 crop of such a picture is as good as one of the source where the face is already as large in it as
-the second look wants it, or where nothing was shrunk. Only else is the source's own picture turned
-into RGB, whole and once a frame, since decoders give no parts of a picture. A video of faces that
-fill the frame thus costs no more than the network's work on the crops.
+the second look wants it, or where nothing was shrunk. Only else is the source read, around the face
+alone.
 
 What it costs is bounded: the `refine_most` largest faces of a frame are looked at, of those that
 are at least `refine_min_px` on their longer side; a crop is as large as 7 strides of the head's
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from videogender.closeup import CloseUp, face_crops
+from videogender.closeup import CloseUp, sharpest_crops
 from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.errors import ModelError
@@ -115,7 +114,10 @@ class Refiner:
         crops = [np.zeros((0, side, side, 3), np.uint8)]
         for place, (faces, rows) in enumerate(zip(found, chosen, strict=True)):
             picture = pictures[place] if pictures is not None else None
-            crops.append(self._crops(faces.boxes[rows], scaled[place], sizes_wh[place], picture))
+            shown, (width, height) = scaled[place], sizes_wh[place]
+            shrunk = np.array([shown.shape[1] / width, shown.shape[0] / height] * 2, np.float32)
+            small = faces.boxes[rows] * shrunk
+            crops.append(sharpest_crops(shown, small, picture, side, self._face_px))
         answers = self._closeup(np.concatenate(crops))
         refined, start = [], 0
         for faces, rows in zip(found, chosen, strict=True):
@@ -128,26 +130,6 @@ class Refiner:
         longer = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(1, initial=0.0)
         largest = np.argsort(-longer, kind="stable")[: self.most]
         return np.sort(largest[longer[largest] >= self.min_face_px])
-
-    def _crops(
-        self,
-        boxes: NDArray[np.float32],
-        scaled: NDArray[np.uint8],
-        size_wh: tuple[int, int],
-        picture: Picture | None,
-    ) -> NDArray[np.uint8]:
-        """Cut faces [K, side, side, 3] out of whichever picture shows more of each."""
-        shrunk = np.array([scaled.shape[1] / size_wh[0], scaled.shape[0] / size_wh[1]] * 2)
-        small = (boxes * shrunk).astype(np.float32)
-        side = self._closeup.side_px
-        longer = (small[:, 2:] - small[:, :2]).max(1, initial=0.0)
-        from_source = (longer < self._face_px) & (shrunk[:2].max() < 1)
-        if picture is None or not from_source.any():
-            return face_crops(scaled, small, side, self._face_px)
-        crops = np.empty((len(boxes), side, side, 3), np.uint8)
-        crops[from_source] = face_crops(picture.to_rgb(), boxes[from_source], side, self._face_px)
-        crops[~from_source] = face_crops(scaled, small[~from_source], side, self._face_px)
-        return crops
 
     def _together(self, faces: Faces, rows: NDArray[np.intp], second: NDArray[np.float32]) -> Faces:
         """Average the log-probabilities [K, C] of the second look with those of the first."""
@@ -264,7 +246,7 @@ class RefinedDetector:
             pictures: what they were scaled from.
         """
         sizes = [(picture.width, picture.height) for picture in pictures]
-        found = self.detector.detect(scaled, sizes)
+        found = self.detector.detect_pictures(scaled, pictures)
         return self.refiner(found, scaled, sizes, pictures)
 
 

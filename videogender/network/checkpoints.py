@@ -26,7 +26,7 @@ from videogender.network.attributes import Head
 from videogender.network.heads import AnchorNetwork, GenderForm
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
-from videogender.network.second_look import SecondLook
+from videogender.network.second_stage import SecondStage
 from videogender.network.trained import (
     HEAD_PREFIX,
     Trained,
@@ -121,8 +121,8 @@ def load_trained(path: Path) -> Trained:
     gender = _gender_form(state)
     with torch.device("meta"):  # shapes alone; the weights are the file's
         network = Lite(gender) if model == "lite" else S3FD(_mode(path, metadata), gender)
-        if any(key.startswith("second_look.") for key in state):
-            network.second_look = SecondLook()
+        if any(key.startswith("second_stage.") for key in state):
+            network.second_stage = SecondStage()
     _fill(network, state, path, f"model {model!r}")
     facts = read_facts(metadata, path, has_gender=bool(gender))
     with torch.device("meta"):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogender.network.anchors import STRIDES, anchors_for, level_offsets
-from videogender.network.second_look import SecondLook
+from videogender.network.second_stage import SecondStage
 
 FEMALE, MALE = 0, 1
 VOTES = 6  # best anchors of a face that answer together
@@ -98,14 +98,14 @@ class AnchorNetwork(nn.Module):
     own_gender_form: ClassVar[GenderForm] = "linear"
     large_face_px: ClassVar[float | None] = None  # whose gender is asked anew, see `network.large`
     gender_shared: nn.Sequential  # of a gender tower only
-    second_look: SecondLook | None  # judges again what the anchors propose
+    second_stage: SecondStage | None  # judges again what the anchors propose
     pixel_mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
     pixel_scale: ClassVar[float] = 1.0
 
     def __init__(self, tap_channels: Sequence[int]) -> None:
         super().__init__()
         self.tap_channels = tuple(tap_channels)
-        self.second_look = None
+        self.second_stage = None
         for level, (tap, channels) in enumerate(zip(self.taps, tap_channels, strict=True)):
             classes = 2 if level else BACKGROUND_CHANNELS_FIRST_LEVEL + 1
             setattr(self, f"{tap}_mbox_conf", nn.Conv2d(channels, classes, 3, padding=1))

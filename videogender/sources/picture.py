@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,7 +15,16 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-__all__ = ["DecodedPicture", "Orientation", "Scalers", "matrix_of", "samples_of"]
+from videogender.frames import RgbPicture
+
+__all__ = [
+    "DecodedPicture",
+    "Orientation",
+    "Scalers",
+    "matrix_of",
+    "rgb_of_yuv",
+    "samples_of",
+]
 
 # Numbers of ITU-T H.273 table 4 (matrix coefficients), as libav uses them in AVColorSpace; 4 and 7
 # (FCC, SMPTE 240M) stand with what they resemble.
@@ -24,6 +34,8 @@ _SWSCALE_MATRICES = {
     "bt709": Colorspace.ITU709,
     "bt2020": Colorspace.BT2020,
 }
+_LUMA_SHARES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+_PLANAR = ("yuv420p", "yuvj420p")
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 # Players take untagged video of this height and above for BT.709, smaller for BT.601.
 _HD_HEIGHT = 720
@@ -38,6 +50,32 @@ def matrix_of(colorspace: int, height: int) -> str:
         height: of the frame in pixels, which decides where the file does not say.
     """
     return _MATRICES.get(colorspace, "bt709" if height >= _HD_HEIGHT else "bt601")
+
+
+def rgb_of_yuv(matrix: str, *, full_range: bool) -> NDArray[np.float32]:
+    """Return the affine map [3, 4] from 8-bit Y, Cb, Cr to R, G, B of 0 to 255.
+
+    ITU-R BT.601, 709 and 2020: R = Y + 2 (1 - Kr) Cr, B = Y + 2 (1 - Kb) Cb, and G such that
+    Y = Kr R + Kg G + Kb B.
+
+    Args:
+        matrix: bt601, bt709 or bt2020.
+        full_range: whether samples span 0 to 255; else luma spans 16 to 235, chroma 16 to 240.
+    """
+    red, blue = _LUMA_SHARES[matrix]
+    green = 1 - red - blue
+    luma, chroma, black = (1.0, 1.0, 0.0) if full_range else (255 / 219, 255 / 224, 16.0)
+    from_cr, from_cb = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
+    weights = np.array(
+        [
+            [luma, 0, from_cr],
+            [luma, -from_cb * blue / green, -from_cr * red / green],
+            [luma, from_cb, 0],
+        ]
+    )
+    offset = -weights @ np.array([black, 128, 128])
+    found: NDArray[np.float32] = np.c_[weights, offset].astype(np.float32)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +230,38 @@ class DecodedPicture:
             )
         return np.ascontiguousarray(self._orientation.turn(samples_of(rgb.planes[0], 3)))
 
+    def parts_rgb(
+        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
+    ) -> list[NDArray[np.uint8]]:
+        """Return some parts as HWC uint8 **RGB**; see `videogender.frames.Picture.parts_rgb`.
+
+        Of 8-bit 4:2:0, as nearly all video is, only these parts are converted.
+        """
+        if not parts:
+            return []
+        frame = self._frame
+        if frame.format.name not in _PLANAR or (frame.width, frame.height) != self._stored_wh:
+            return RgbPicture(self.to_rgb()).parts_rgb(parts, every)
+        planes = [self._orientation.turn(samples_of(plane)) for plane in frame.planes]
+        to_rgb = rgb_of_yuv(self.matrix, full_range=frame.color_range == _FULL_RANGE)
+        found = []
+        for (left, top, right, bottom), step in zip(parts, every, strict=True):
+            rows, columns = np.arange(top, bottom, step), np.arange(left, right, step)
+            luma = planes[0][rows[:, None], columns]
+            # on a mirrored side the chroma of an odd picture begins with half a sample
+            down, across = (
+                (where + length % 2 * flipped) // 2
+                for where, length, flipped in (
+                    (rows, self.height, self._orientation.mirror_y),
+                    (columns, self.width, self._orientation.mirror_x),
+                )
+            )
+            chroma = [plane[down[:, None], across] for plane in planes[1:]]
+            yuv = np.stack([luma, *chroma], -1).astype(np.float32)
+            rgb = yuv @ to_rgb[:, :3].T + to_rgb[:, 3]
+            found.append(np.rint(rgb).clip(0, 255).astype(np.uint8))
+        return found
+
     def to_yuv420p(self) -> av.VideoFrame:
         """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.
 
@@ -215,7 +285,7 @@ class DecodedPicture:
         """Return 8-bit 4:2:0 in stored orientation: the decoder's own frame if it is that."""
         frame, stored_wh = self._frame, self._stored_wh
         right_size = (frame.width, frame.height) == stored_wh
-        if right_size and frame.format.name in ("yuv420p", "yuvj420p"):
+        if right_size and frame.format.name in _PLANAR:
             return frame
         is_rgb = frame.format.is_rgb
         matrix = _SWSCALE_MATRICES[self.matrix]

@@ -30,12 +30,12 @@ from videogender.evaluation.validation import Validation, ValidationData
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
-from videogender.network.second_look import SecondLook
+from videogender.network.second_stage import SecondStage
+from videogender.training.closeups import CloseUpPools
 from videogender.training.data import ImageStore, add_ignored
 from videogender.training.engine import Progress, Trainer
 from videogender.training.keep import Keeper
-from videogender.training.lessons import AnchorLesson, Lesson, LookLesson
-from videogender.training.looks import LookPools
+from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson
 from videogender.training.metrics import MetricsLog
 from videogender.training.proposals import Candidates, proposals_of
 from videogender.training.run_folder import RunFolder
@@ -140,7 +140,7 @@ def train(
         f"{len(store.boxes):,} faces, {int((store.gender >= 0).sum()):,} with gender"
     )
     proposals = None
-    if settings.part == "second-look":
+    if settings.part == "second-stage":
         proposals = _proposals(network, store, settings, tell).to(chosen)
     store = store.to(chosen)
     if first and not resume:
@@ -339,23 +339,23 @@ def _short(path: Path) -> str:
 def _start(init: Path | None, settings: TrainSettings) -> AnchorNetwork:
     torch.manual_seed(settings.seed)  # the same first weights in every process
     if init is None:
-        if settings.part == "second-look":
-            raise ConfigError("a second look needs weights of a first one to go with: give --init")
+        if settings.part == "second-stage":
+            raise ConfigError("a second stage needs weights of a first one to go with: give --init")
         return Lite()
     network, _ = checkpoints.load(init)
     if not isinstance(network, Lite):
         raise TrainingError(f"{init}: holds {network.name}; `train` trains lite")
-    if settings.part == "second-look":
+    if settings.part == "second-stage":
         network.requires_grad_(False)
-        if network.second_look is None:
-            network.second_look = SecondLook()
-        network.second_look.requires_grad_(True)
+        if network.second_stage is None:
+            network.second_stage = SecondStage()
+        network.second_stage.requires_grad_(True)
         return network
     if not network.has_gender:
         network.add_gender_heads()
     network.requires_grad_(True)
-    if network.second_look is not None:
-        network.second_look.requires_grad_(False)
+    if network.second_stage is not None:
+        network.second_stage.requires_grad_(False)
     return network
 
 
@@ -365,20 +365,20 @@ def _lesson(
     proposals: Candidates | None,
     settings: TrainSettings,
 ) -> Lesson:
-    if proposals is None or network.second_look is None:
+    if proposals is None or network.second_stage is None:
         return AnchorLesson(network, store, settings)
-    return LookLesson(network.second_look, LookPools(store, proposals), settings)
+    return CloseUpLesson(network.second_stage, CloseUpPools(store, proposals), settings)
 
 
 def _proposals(
     network: AnchorNetwork, store: ImageStore, settings: TrainSettings, say: Callable[[str], None]
 ) -> Candidates:
-    """Let the first look propose faces in all scenes, as they are and at half their size."""
+    """Let the first stage propose faces in all scenes, as they are and at half their size."""
     first = Lite(gender=False)
     wanted = first.state_dict()
     first.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
     detector = Detector(
-        first, DetectSettings(face_threshold=settings.looks.propose_from, long_side=0)
+        first, DetectSettings(face_threshold=settings.closeups.propose_from, long_side=0)
     )
 
     def propose(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -388,7 +388,7 @@ def _proposals(
     generator = torch.Generator().manual_seed(settings.seed)
     parts = []
     for level, drawn in RANDOM_BOXES.items():
-        say(f"looking for what the first look takes for faces, at 1/{2**level} of the size")
+        say(f"looking for what the first stage takes for faces, at 1/{2**level} of the size")
         parts.append(
             proposals_of(store, propose, level=level, random_boxes=drawn, generator=generator)
         )

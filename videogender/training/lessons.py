@@ -1,4 +1,4 @@
-"""What a step learns from: crops of pictures for the anchors, close-ups for the second look.
+"""What a step learns from: crops of pictures for the anchors, close-ups for the second stage.
 
 A lesson prepares batches and says how wrong the network is about them; `engine.Trainer` does the
 rest alike for both.
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from videogender.network.heads import AnchorNetwork
-from videogender.network.second_look import SecondLook
+from videogender.network.second_stage import SecondStage
 from videogender.training.augment import augment
+from videogender.training.closeups import CloseUpPools, CloseUpTargets, plan_closeups
 from videogender.training.crops import Targets, plan_crops
 from videogender.training.data import ImageStore
-from videogender.training.looks import LookPools, LookTargets, plan_looks
-from videogender.training.loss import Losses, detection_losses, second_look_losses
+from videogender.training.loss import Losses, detection_losses, second_stage_losses
 from videogender.training.match import match
 from videogender.training.sampling import sample_pixels
 from videogender.training.settings import TrainSettings
@@ -27,7 +27,7 @@ PROPOSALS_TO_SETTLE = 2048
 TOGETHER = 256
 NEWTON_STEPS = 25
 
-__all__ = ["AnchorLesson", "Lesson", "LookLesson", "fit_logistic", "prepare_batch"]
+__all__ = ["AnchorLesson", "CloseUpLesson", "Lesson", "fit_logistic", "prepare_batch"]
 
 
 class Lesson(Protocol):
@@ -55,7 +55,7 @@ class AnchorLesson:
 
     @property
     def learner(self) -> nn.Module:
-        """The whole network; a second look is given no gradients."""
+        """The whole network; a second stage is given no gradients."""
         return self._network
 
     def prepare(self, step: int, generator: torch.Generator) -> tuple[tuple[Tensor, Targets], int]:
@@ -76,49 +76,49 @@ class AnchorLesson:
         """Do nothing: there is nothing to fit."""
 
 
-class LookLesson:
-    """Close-ups of faces and of what the first look takes for faces."""
+class CloseUpLesson:
+    """Close-ups of faces and of what the first stage takes for faces."""
 
-    def __init__(self, look: SecondLook, pools: LookPools, settings: TrainSettings) -> None:
+    def __init__(self, look: SecondStage, pools: CloseUpPools, settings: TrainSettings) -> None:
         self._look, self._pools, self._settings = look, pools, settings
 
     @property
     def learner(self) -> nn.Module:
-        """The second look."""
+        """The second stage."""
         return self._look
 
     def prepare(
         self, step: int, generator: torch.Generator
-    ) -> tuple[tuple[Tensor, LookTargets], int]:
+    ) -> tuple[tuple[Tensor, CloseUpTargets], int]:
         """Draw candidates of all pools and cut them out."""
         s, look = self._settings, self._look
-        crops, targets = plan_looks(
-            self._pools.store, self._pools.draw(s.looks, generator), s.looks, generator
+        crops, targets = plan_closeups(
+            self._pools.store, self._pools.draw(s.closeups, generator), s.closeups, generator
         )
         pixels = sample_pixels(self._pools.store, crops, look.pixel_mean_bgr)
         images = augment(pixels, targets.as_targets(), generator, s.distortion)
-        return (_as_input(images, look), targets), s.looks.batch
+        return (_as_input(images, look), targets), s.closeups.batch
 
-    def losses(self, batch: tuple[Tensor, LookTargets]) -> Losses:
-        """Compare what the second look says with what is true."""
+    def losses(self, batch: tuple[Tensor, CloseUpTargets]) -> Losses:
+        """Compare what the second stage says with what is true."""
         images, targets = batch
-        return second_look_losses(self._look(images), targets, self._settings.loss)
+        return second_stage_losses(self._look(images), targets, self._settings.loss)
 
     @torch.no_grad()
     def settle(self, network: AnchorNetwork) -> None:
         """Fit how much each look's word on a face counts, on proposals as they come."""
-        look, pools = network.second_look, self._pools
+        look, pools = network.second_stage, self._pools
         if look is None:
             return
         generator = torch.Generator(pools.store.boxes.device).manual_seed(self._settings.seed)
         table = pools.some_proposed(PROPOSALS_TO_SETTLE, generator)
         as_they_come = replace(
-            self._settings.looks, shift=0.0, size=0.0, rotation_degrees=0.0, coarse_share=0.0
+            self._settings.closeups, shift=0.0, size=0.0, rotation_degrees=0.0, coarse_share=0.0
         )
         second = []
         for start in range(0, len(table), TOGETHER):
             some = table.select(slice(start, start + TOGETHER))
-            crops, _ = plan_looks(pools.store, some, as_they_come, generator)
+            crops, _ = plan_closeups(pools.store, some, as_they_come, generator)
             pixels = sample_pixels(pools.store, crops, look.pixel_mean_bgr).float()
             second.append(look(_as_input(pixels, look)).face.float())
         if second:
@@ -157,7 +157,7 @@ def prepare_batch(
     return _as_input(images, network), targets
 
 
-def _as_input(images: Tensor, network: AnchorNetwork | SecondLook) -> Tensor:
+def _as_input(images: Tensor, network: AnchorNetwork | SecondStage) -> Tensor:
     """Turn distorted pixels [B, 3, S, S] of 0 to 255 into what a network reads, in place."""
     mean = torch.tensor(network.pixel_mean_bgr, device=images.device)[:, None, None]
     images = images.sub_(mean).mul_(network.pixel_scale)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, AnchorNetwork, Predictions
-from videogender.network.second_look import SecondOpinion, proposal_in_crop, refined_boxes
+from videogender.network.second_stage import SecondOpinion, proposal_in_crop, refined_boxes
+from videogender.training.closeups import CloseUpTargets
 from videogender.training.crops import Targets
-from videogender.training.looks import LookTargets
 from videogender.training.match import BACKGROUND, Matches
 from videogender.training.settings import LossSettings
 
-__all__ = ["LossSettings", "Losses", "ciou_loss", "detection_losses", "second_look_losses"]
+__all__ = ["LossSettings", "Losses", "ciou_loss", "detection_losses", "second_stage_losses"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ def detection_losses(
     return Losses(total, face_loss.detach(), box_loss.detach(), gender_loss.detach())
 
 
-def second_look_losses(
-    opinion: SecondOpinion, targets: LookTargets, settings: LossSettings
+def second_stage_losses(
+    opinion: SecondOpinion, targets: CloseUpTargets, settings: LossSettings
 ) -> Losses:
-    """Compare what a second look says of K crops with what is true of them.
+    """Compare what a second stage says of K crops with what is true of them.
 
     Args:
         opinion: its output.

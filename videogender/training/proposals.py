@@ -1,4 +1,4 @@
-"""What a second look learns from: boxes that a first look proposes, and what they really hold."""
+"""What a second stage learns from: boxes that a first stage proposes, and what they really hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Candidates:
         face: float32 [N, 4], the face that it holds; NaN for none.
         gender: int64 [N], of that face; -1 unknown.
         level: int64 [N], the pyramid level at which it was seen when it was proposed.
-        logit: float32 [N], log-odds of a face that the first look gave it; NaN if it gave none.
+        logit: float32 [N], log-odds of a face that the first stage gave it; NaN if it gave none.
     """
 
     image: Tensor
@@ -89,11 +89,11 @@ def proposals_of(
     generator: torch.Generator,
     told: Callable[[int, int], None] = lambda done, count: None,
 ) -> Candidates:
-    """Let a first look propose boxes in all scenes, and sort them by what they hold.
+    """Let a first stage propose boxes in all scenes, and sort them by what they hold.
 
     Args:
         store: the pictures, on the CPU.
-        propose: the first look, at a low threshold.
+        propose: the first stage, at a low threshold.
         level: pyramid level that is shown to it; each halves the picture.
         random_boxes: drawn in each picture besides.
         generator: for those.

@@ -16,8 +16,8 @@ from videogender.training.keyed import setting as _setting
 __all__ = [
     "OPTIMIZERS",
     "PARTS",
+    "CloseUpSettings",
     "CropSettings",
-    "LookSettings",
     "LossSettings",
     "TrainSettings",
     "differences",
@@ -29,7 +29,7 @@ __all__ = [
     "with_values",
 ]
 
-PARTS = ("anchors", "second-look")
+PARTS = ("anchors", "second-stage")
 # learning rate and weight decay where none is given
 OPTIMIZERS = {"adamw": (2.5e-3, 0.05), "sgd": (1e-2, 5e-4)}
 
@@ -68,8 +68,8 @@ class CropSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LookSettings:
-    """How close-ups are drawn when the second look is trained."""
+class CloseUpSettings:
+    """How close-ups are drawn when the second stage is trained."""
 
     batch: int = _setting(160, "close-ups a step and process", least=4, most=65536)
     portrait_share: float = _setting(0.3, "of them, portraits with gender", least=0, most=1)
@@ -80,7 +80,7 @@ class LookSettings:
         0.32, "boxes that hold no face; the rest are proposals that do", least=0, most=1
     )
     propose_from: float = _setting(
-        0.1, "least face score of what the first look proposes", least=0, most=1
+        0.1, "least face score of what the first stage proposes", least=0, most=1
     )
     shift: float = _setting(
         0.07, "standard deviation of a crop's shift, in sides of the face", least=0, most=1
@@ -112,7 +112,7 @@ class TrainSettings:
     """A run of `videogender train`. Exactly one of `minutes` and `steps` is over 0."""
 
     part: str = _setting(
-        "anchors", "what learns: the anchors' network or its second look", choices=PARTS
+        "anchors", "what learns: the anchors' network or its second stage", choices=PARTS
     )
     minutes: float = _setting(
         0.0, "length of the schedule in minutes of training, validation not counted", least=0
@@ -145,14 +145,14 @@ class TrainSettings:
     checkpoint_minutes: float = _setting(3.0, "time between checkpoints", least=0)
     validate_minutes: float = _setting(10.0, "time between validations", least=0)
     crops: CropSettings = field(default_factory=CropSettings)
-    looks: LookSettings = field(default_factory=LookSettings)
+    closeups: CloseUpSettings = field(default_factory=CloseUpSettings)
     loss: LossSettings = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:
         if (self.minutes > 0) == (self.steps > 0):
             raise ConfigError("give the length of training as either --minutes or --steps")
-        if self.looks.portrait_share + self.looks.scene_share + self.looks.none_share > 1:
-            raise ConfigError("looks: the shares of portraits, scenes and none come to over 1")
+        if self.closeups.portrait_share + self.closeups.scene_share + self.closeups.none_share > 1:
+            raise ConfigError("closeups: the shares of portraits, scenes and none come to over 1")
         if self.side % 32:
             raise ConfigError(f"side should be a multiple of 32, got {self.side}")
         batches = [(self.side, self.batch)]

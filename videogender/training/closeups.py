@@ -1,4 +1,4 @@
-"""What a batch of second looks shows: which candidates, cut how, and what is true of them."""
+"""What a batch of close-ups shows: which candidates, cut how, and what is true of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from videogender.network.heads import FEMALE
-from videogender.network.second_look import FACE_PX, SIDE_PX
+from videogender.network.second_stage import FACE_PX, SIDE_PX
 from videogender.training.crops import Crops, Targets
 from videogender.training.data import PYRAMID_LEVELS, ImageStore
 from videogender.training.proposals import Candidates, faces_of
-from videogender.training.settings import LookSettings
+from videogender.training.settings import CloseUpSettings
 
-__all__ = ["LookPools", "LookTargets", "plan_looks"]
+__all__ = ["CloseUpPools", "CloseUpTargets", "plan_closeups"]
 
 
 @dataclass(frozen=True, slots=True)
-class LookTargets:
+class CloseUpTargets:
     """What is true of K crops.
 
     Attributes:
@@ -40,12 +40,12 @@ class LookTargets:
         )  # fmt: skip
 
 
-class LookPools:
+class CloseUpPools:
     """The candidates of a store, sorted by what they teach.
 
     Args:
         store: the pictures.
-        proposals: of a first look in its scenes; see `proposals.proposals_of`.
+        proposals: of a first stage in its scenes; see `proposals.proposals_of`.
     """
 
     def __init__(self, store: ImageStore, proposals: Candidates) -> None:
@@ -62,7 +62,7 @@ class LookPools:
         share = women.float().mean().clamp(0.05, 0.95)
         self._scene_weight = torch.where(women, 1 / share, 1 / (1 - share))
 
-    def draw(self, settings: LookSettings, generator: torch.Generator) -> Candidates:
+    def draw(self, settings: CloseUpSettings, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch; what a pool lacks is drawn from all faces."""
         parts = []
         for table, share, weight in (
@@ -77,7 +77,7 @@ class LookPools:
         return Candidates.joined(parts)
 
     def some_proposed(self, most: int, generator: torch.Generator) -> Candidates:
-        """Draw proposals of the first look, each once."""
+        """Draw proposals of the first stage, each once."""
         n = len(self._proposed)
         return self._proposed.select(
             torch.randperm(n, generator=generator, device=generator.device)[:most]
@@ -93,10 +93,10 @@ def _drawn(n: int, count: int, weight: Tensor | None, generator: torch.Generator
     return torch.multinomial(weight, count, replacement=True, generator=generator)
 
 
-def plan_looks(
-    store: ImageStore, table: Candidates, settings: LookSettings, generator: torch.Generator
-) -> tuple[Crops, LookTargets]:
-    """Cut candidates out as a second look sees them, a little off and turned.
+def plan_closeups(
+    store: ImageStore, table: Candidates, settings: CloseUpSettings, generator: torch.Generator
+) -> tuple[Crops, CloseUpTargets]:
+    """Cut candidates out as a second stage sees them, a little off and turned.
 
     Args:
         store: the pictures.
@@ -132,7 +132,7 @@ def plan_looks(
     to_source = torch.cat([linear, (centre - linear @ middle)[:, :, None]], 2)
 
     natural = torch.floor(torch.log2(step.clamp(min=1.0)) + 0.3).long()
-    coarsest = torch.log2((side / settings.least_seen_px).clamp(min=1.0))
+    coarsest = torch.log2((side / settings.least_seen_px).clamp(min=1.0)).floor()
     coarse = torch.where(uniform() < settings.coarse_share, (uniform() * (coarsest + 1)).long(), 0)
     level = torch.maximum(torch.maximum(natural, coarse), table.level).clamp(max=PYRAMID_LEVELS - 1)
 
@@ -153,4 +153,4 @@ def plan_looks(
         level,
         to_source,
     )
-    return crops, LookTargets(holds, torch.cat([at - half, at + half], 1), table.gender)
+    return crops, CloseUpTargets(holds, torch.cat([at - half, at + half], 1), table.gender)

@@ -1,4 +1,4 @@
-"""A second look: a small network that sees each found face close up and has the last word on it.
+"""A second stage: a small network that sees each found face close up and has the last word on it.
 
 S3FD's anchors judge a small face by a few coarse cells. What they propose is cut out of the picture
 and scaled so that its longer side is `FACE_PX`; this network then says again whether it is a face,
@@ -24,8 +24,8 @@ GRID = SIDE_PX // 16
 __all__ = [
     "FACE_PX",
     "SIDE_PX",
-    "SecondLook",
     "SecondOpinion",
+    "SecondStage",
     "proposal_in_crop",
     "refined_boxes",
 ]
@@ -58,7 +58,7 @@ class Residual(nn.Module):
         return self.second.plus(self.first(x), x)
 
 
-class SecondLook(nn.Module):
+class SecondStage(nn.Module):
     """Crops in, `SecondOpinion` out.
 
     Input is float [K, 3, `SIDE_PX`, `SIDE_PX`] in **BGR**, pixel values 0 to 255 minus
@@ -72,7 +72,7 @@ class SecondLook(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # how both looks count, in log-odds: weight of the first, of the second, and what is added
+        # how both stages count, in log-odds: weight of the first, of the second, and what is added
         self.register_buffer("face_mix", torch.tensor([0.5, 0.5, 0.0]))
         self.register_buffer("gender_mix", torch.tensor([0.0, 1.0, 0.0]))
         self.trunk = nn.Sequential(

@@ -1,0 +1,389 @@
+"""The second stage: its geometry, what it is shown and taught, and its word in the detector."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_faces import write_portraits, write_scenes
+from scipy.optimize import minimize
+from test_detector import SpotNetwork
+
+from videogender.config import DetectSettings
+from videogender.dataset import read_entries
+from videogender.detector import Detector
+from videogender.errors import ConfigError
+from videogender.network import checkpoints
+from videogender.network.lite import Lite
+from videogender.network.second_stage import (
+    FACE_PX,
+    SIDE_PX,
+    SecondStage,
+    proposal_in_crop,
+    refined_boxes,
+)
+from videogender.training.closeups import CloseUpPools, plan_closeups
+from videogender.training.data import ImageStore
+from videogender.training.engine import Trainer
+from videogender.training.launch import TrainData, train
+from videogender.training.lessons import CloseUpLesson, fit_logistic
+from videogender.training.proposals import Candidates, faces_of, proposals_of
+from videogender.training.sampling import sample_pixels
+from videogender.training.settings import CloseUpSettings, LossSettings, TrainSettings
+
+STILL = CloseUpSettings(shift=0, size=0, rotation_degrees=0, coarse_share=0)
+MOST_PARAMETERS = 1_500_000  # both stages of lite together
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("looks")
+    write_scenes(folder / "scenes", 16)
+    write_portraits(folder / "portraits", 12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(data: Path) -> ImageStore:
+    return ImageStore(read_entries(data / "scenes"), read_entries(data / "portraits"))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+def test_both_looks_keep_to_the_size_that_was_promised() -> None:
+    network = Lite()
+    network.second_stage = SecondStage()
+    assert sum(p.numel() for p in network.parameters()) <= MOST_PARAMETERS
+
+
+def test_folding_changes_no_answer() -> None:
+    torch.manual_seed(0)
+    look = SecondStage()
+    for _ in range(3):  # statistics that are not those of a new network
+        look(torch.randn(8, 3, SIDE_PX, SIDE_PX))
+    look.eval()
+    pixels = torch.rand(5, 3, SIDE_PX, SIDE_PX) * 255 - 110
+    with torch.inference_mode():
+        before = look(pixels * look.pixel_scale)
+        look.fuse()
+        after = look(pixels * look.pixel_scale)
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_refined_boxes_move_by_parts_of_the_longer_side() -> None:
+    proposals = torch.tensor([[10.0, 20.0, 40.0, 80.0]])  # 30 wide, 60 high
+    deltas = torch.tensor([[0.5, -0.25, math.log(0.5), 0.0]])
+    # centre 25, 50 moves by 30, -15; 30 wide, 60 high
+    torch.testing.assert_close(refined_boxes(deltas, proposals), torch.tensor([[40.0, 5, 70, 65]]))
+
+
+# --- what it is shown -----------------------------------------------------------------------------
+
+
+def test_close_ups_have_the_proposal_in_their_middle_and_the_face_where_it_is(
+    store: ImageStore,
+) -> None:
+    table = faces_of(store)
+    crops, targets = plan_closeups(store, table, STILL, generator())
+    wh = table.box[:, 2:] - table.box[:, :2]
+    expected = wh / wh.amax(1, keepdim=True) * FACE_PX
+    torch.testing.assert_close(targets.box[:, 2:] - targets.box[:, :2], expected)
+    torch.testing.assert_close(
+        (targets.box[:, 2:] + targets.box[:, :2]) / 2, torch.full((len(table), 2), SIDE_PX / 2)
+    )
+    pixels = sample_pixels(store, crops, SecondStage.pixel_mean_bgr)
+    middle = pixels[:, :, SIDE_PX // 2, SIDE_PX // 2].tolist()
+    assert middle == [  # BGR: a woman is a red oval, a man a blue one
+        pytest.approx((120, 120, 255) if gender == 0 else (255, 120, 120), abs=40)
+        for gender in table.gender.tolist()
+    ]
+
+
+def test_boxes_follow_the_face_through_shift_size_mirror_and_turn(store: ImageStore) -> None:
+    table = faces_of(store)
+    table = table.select(table.image < len(store.scene_ids))
+    table = table.select(torch.arange(len(table)).repeat(8))
+    settings = CloseUpSettings(shift=0.08, size=0.15, rotation_degrees=4, coarse_share=0)
+    crops, targets = plan_closeups(store, table, settings, generator(3))
+    pixels = sample_pixels(store, crops, (0.0, 0.0, 0.0))
+    bright = pixels.amax(1) > 200
+    step = torch.arange(SIDE_PX) + 0.5
+    whole = (targets.box[:, :2] > 4).all(1) & (targets.box[:, 2:] < SIDE_PX - 4).all(1)
+    assert whole.sum() > 100
+    errors = []
+    for picture, box in zip(bright[whole], targets.box[whole], strict=True):
+        columns, rows = step[picture.any(0)], step[picture.any(1)]
+        seen = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()])
+        errors.append((seen - box).abs().max())
+    # neighbours may lie in the crop as well, and what is turned is a little larger
+    assert torch.stack(errors).median() < 2.0
+
+
+def test_coarse_pictures_are_read_for_some(store: ImageStore) -> None:
+    table = faces_of(store)
+    all_coarse = CloseUpSettings(coarse_share=1.0, least_seen_px=10.0)
+    crops, _ = plan_closeups(store, table.select(torch.arange(len(table)).repeat(8)), all_coarse,
+                          generator())  # fmt: skip
+    sides = (table.box[:, 2:] - table.box[:, :2]).amax(1).repeat(8)
+    assert (crops.level > 0).any()
+    # a face keeps about the least size; sizes vary by some tenths
+    assert (sides / 2 ** crops.level.float() > 10.0 * 0.6).all()
+
+
+def test_proposals_are_sorted_by_what_they_hold(store: ImageStore) -> None:
+    """Against a slow IoU; those in doubt are left out, and every one lies in its own picture."""
+    first = int(store.scene_ids[0])
+    face = store.boxes[int(store.first_face[first])]
+    side = float(face[2] - face[0])
+    offers = torch.stack([
+        face,
+        face + torch.tensor([1.0, 0, 1, 0]) * side * 0.2,  # IoU 2/3
+        face + torch.tensor([1.0, 0, 1, 0]) * side * 0.5,  # IoU 1/3: in doubt
+        torch.tensor([0.0, 0.0, 5.0, 5.0]) - 40.0,
+    ])  # fmt: skip
+
+    def propose(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return offers.numpy(), np.array([0.9, 0.8, 0.7, 0.2], np.float32)
+
+    found = proposals_of(store, propose, level=0, random_boxes=5, generator=generator())
+    mine = found.select((found.image == first) & ~found.logit.isnan())
+    assert mine.holds_face.tolist() == [True, True, False]
+    torch.testing.assert_close(mine.face[0], face)
+    torch.testing.assert_close(mine.logit.sigmoid(), torch.tensor([0.9, 0.8, 0.2]))
+    drawn = found.select(found.logit.isnan())
+    size = store.size_wh[drawn.image, 0].float()
+    assert (drawn.box >= 0).all()
+    assert (drawn.box[:, 2:] <= size + 1e-3).all()
+    for row in range(len(drawn)):
+        index = int(drawn.image[row])
+        faces = store.boxes[int(store.first_face[index]) : int(store.first_face[index + 1])]
+        best = max(slow_iou(drawn.box[row].tolist(), f.tolist()) for f in faces)
+        assert (best >= 0.4) if drawn.holds_face[row] else (best < 0.25)
+
+
+def slow_iou(a: list[float], b: list[float]) -> float:
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(wide, 0) * max(high, 0)
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return shared / (areas - shared)
+
+
+# --- how it is taught -----------------------------------------------------------------------------
+
+
+def pools_of(store: ImageStore) -> CloseUpPools:
+    def nothing(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+
+    return CloseUpPools(
+        store, proposals_of(store, nothing, level=0, random_boxes=10, generator=generator())
+    )
+
+
+def test_batches_hold_their_shares_and_both_genders(store: ImageStore) -> None:
+    settings = CloseUpSettings(batch=2000, portrait_share=0.3, scene_share=0.3, none_share=0.3)
+    table = pools_of(store).draw(settings, generator())
+    assert len(table) == 2000
+    assert (~table.holds_face).sum() == 600
+    scenes = len(store.scene_ids)
+    portraits = table.holds_face & (table.image >= scenes)
+    assert portraits.sum() >= 600
+    of_scenes = table.select(torch.arange(600, 1200))  # the second pool
+    assert (of_scenes.image < scenes).all()
+    assert 0.42 < (of_scenes.gender == 0).float().mean() < 0.58
+
+
+def test_it_learns_and_nothing_else_changes(store: ImageStore, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Lite().requires_grad_(False)
+    network.second_stage = SecondStage()
+    before = copy.deepcopy(network.state_dict())
+    settings = TrainSettings(
+        part="second-stage", steps=40, ema=0.9, distortion=0.2, learning_rate=3e-3,
+        closeups=CloseUpSettings(batch=32),
+    )  # fmt: skip
+    lesson = CloseUpLesson(network.second_stage, pools_of(store), settings)
+    trainer = Trainer(network, lesson, settings, tmp_path)
+    losses: list[tuple[float, float, float]] = []
+    trainer.run(lambda p: losses.append((p.face, p.box, p.gender)))
+    first, last = np.mean(losses[:3], 0), np.mean(losses[-5:], 0)
+    assert (last < 0.7 * first).all(), (first, last)
+    after = network.state_dict()
+    changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert changed
+    assert all(k.startswith("second_stage.") for k in changed)
+
+
+def test_settling_weighs_both_looks_as_logistic_regression_does() -> None:
+    draw = generator(1)
+    inputs = torch.randn(400, 2, generator=draw)
+    odds = inputs @ torch.tensor([1.5, -0.7]) + 0.3
+    truth = torch.rand(400, generator=draw) < odds.sigmoid()
+    x = np.c_[inputs.numpy(), np.ones(400)]
+    sign = np.where(truth.numpy(), 1.0, -1.0)
+    reference = minimize(lambda w: np.log1p(np.exp(-sign * (x @ w))).sum(), np.zeros(3)).x
+    np.testing.assert_allclose(fit_logistic(inputs, truth), reference, atol=2e-3)
+
+
+def test_settling_survives_looks_that_never_err() -> None:
+    inputs = torch.tensor([[-3.0, -2.0], [-1.0, -5.0], [2.0, 2.0], [3.0, 1.0]])
+    weights = fit_logistic(inputs, torch.tensor([False, False, True, True]))
+    assert weights.isfinite().all()
+    assert ((inputs @ weights[:2] + weights[2]) > 0).tolist() == [False, False, True, True]
+
+
+@pytest.mark.slow  # two short trainings
+def test_command_trains_it_beside_given_weights_and_goes_on(data: Path, tmp_path: Path) -> None:
+    start = tmp_path / "first.safetensors"
+    torch.manual_seed(0)
+    checkpoints.save(Lite().eval(), start, {})
+    where = TrainData(scenes=[data / "scenes"], portraits=[data / "portraits"])
+    settings = TrainSettings(part="second-stage", steps=2, closeups=CloseUpSettings(batch=16))
+    with pytest.raises(ConfigError, match="--init"):
+        train(where, settings, tmp_path / "none", device="cpu", processes=1)
+    weights = train(
+        where, settings, tmp_path / "run", device="cpu", processes=1, init=start, say=lambda _: None
+    )
+    longer = TrainSettings(part="second-stage", steps=3, closeups=CloseUpSettings(batch=16))
+    train(
+        where, longer, tmp_path / "run", device="cpu", processes=1, resume=True,
+        say=lambda _: None,
+    )  # fmt: skip
+    network, _ = checkpoints.load(weights)
+    assert network.second_stage is not None
+    first, _ = checkpoints.load(start)
+    for key, value in first.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value), key
+
+
+def test_shares_that_come_to_more_than_all_are_refused() -> None:
+    with pytest.raises(ConfigError, match="shares"):
+        TrainSettings(steps=1, closeups=CloseUpSettings(portrait_share=0.5, none_share=0.6))
+
+
+# --- its word in the detector ---------------------------------------------------------------------
+
+
+class Opinion(SecondStage):
+    """Answers the same of every crop, or by the colour in its middle."""
+
+    def __init__(self, face: float = 5.0, deltas: tuple[float, ...] = (0, 0, 0, 0)) -> None:
+        super().__init__()
+        with torch.no_grad():
+            for layer in (self.face, self.box, self.gender):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            self.face.bias.fill_(face)
+            self.box.bias.copy_(torch.tensor(deltas))
+            self.gender.bias.copy_(torch.tensor([2.0, 0.0]))
+            self.face_mix.copy_(torch.tensor([0.0, 1.0, 0.0]))
+
+
+def spotted(look: SecondStage | None, threshold: float = 0.5) -> Detector:
+    network = SpotNetwork()
+    network.second_stage = look
+    return Detector(network, DetectSettings(face_threshold=threshold))
+
+
+def spot_picture() -> np.ndarray:
+    picture = np.zeros((128, 160, 3), np.uint8)
+    picture[60, 76] = picture[60, 36] = (255, 0, 0)  # centres of two cells of stride 8
+    return picture
+
+
+def test_boxes_and_scores_are_those_of_both_looks() -> None:
+    [before] = spotted(None)([spot_picture()])
+    assert len(before) == 2
+    side = 28.0  # the spot's longer side
+    [after] = spotted(Opinion(face=1.0, deltas=(0.25, 0.5, 0.0, 0.0)))([spot_picture()])
+    assert len(after) == 2
+    centre = (before.boxes[:, :2] + before.boxes[:, 2:]) / 2 + np.array([0.25, 0.5]) * side
+    np.testing.assert_allclose(
+        np.sort((after.boxes[:, :2] + after.boxes[:, 2:]) / 2, 0), np.sort(centre, 0), atol=0.02
+    )
+    np.testing.assert_allclose(after.boxes[:, 2:] - after.boxes[:, :2], side, atol=0.02)
+    np.testing.assert_allclose(after.scores, 1 / (1 + math.exp(-1.0)), atol=1e-4)
+    np.testing.assert_allclose(after.female, 1 / (1 + math.exp(-2.0)), atol=1e-4)
+
+
+def test_what_it_does_not_take_for_a_face_is_gone() -> None:
+    assert len(spotted(Opinion(face=-1.0))([spot_picture()])[0]) == 0
+    assert len(spotted(Opinion(face=-1.0), threshold=0.2)([spot_picture()])[0]) == 2
+
+
+def test_two_proposals_that_it_moves_onto_one_face_become_one() -> None:
+    class Onto(Opinion):
+        def forward(self, crops: torch.Tensor):  # type: ignore[no-untyped-def]
+            found = super().forward(crops)
+            # each moves by half their distance towards the other
+            way = 20.0 / 28.0 * torch.tensor([1.0, -1.0])
+            deltas = found.deltas.clone()
+            deltas[:, 0] = way[: len(deltas)]
+            return found._replace(deltas=deltas)
+
+    faces = spotted(Onto())([spot_picture()])[0]
+    assert len(faces) == 1
+
+
+def test_best_scores_come_first_and_faces_stay_with_their_pictures() -> None:
+    class ByColour(Opinion):
+        def forward(self, crops: torch.Tensor):  # type: ignore[no-untyped-def]
+            found = super().forward(crops)
+            green = crops[:, 1].amax((1, 2)) / 64  # RGB minus mean, after folding
+            return found._replace(face=green)
+
+    first, second = spot_picture(), spot_picture()
+    first[70:76, 70:84, 1] = 200  # near the right one
+    second[70:76, 30:44, 1] = 200  # near the left one
+    one, other, none = spotted(ByColour(), threshold=0.1)([first, second, np.zeros_like(first)])
+    assert len(none) == 0
+    for faces, x in ((one, 76), (other, 36)):
+        assert (np.diff(faces.scores) <= 0).all()
+        assert abs(faces.boxes[0, [0, 2]].mean() - x) < 5
+
+
+def test_a_weights_file_keeps_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Lite()
+    network.second_stage = SecondStage()
+    network.second_stage.face_mix.copy_(torch.tensor([0.25, 0.5, -0.125]))
+    checkpoints.save(network.eval(), tmp_path / "a.safetensors", {}, half=False)
+    again, _ = checkpoints.load(tmp_path / "a.safetensors")
+    assert again.second_stage is not None
+    for key, value in network.second_stage.state_dict().items():
+        assert torch.equal(again.second_stage.state_dict()[key], value)
+    crops = torch.randn(2, 3, SIDE_PX, SIDE_PX)
+    torch.testing.assert_close(again.second_stage(crops), network.second_stage(crops))
+
+
+def test_losses_ask_only_for_what_is_known(store: ImageStore) -> None:
+    from videogender.training.loss import second_stage_losses
+
+    table = faces_of(store).select(torch.arange(6))
+    unknown = Candidates(
+        table.image, table.box, torch.full_like(table.face, math.nan),
+        torch.full_like(table.gender, -1), table.level, table.logit,
+    )  # fmt: skip
+    _, targets = plan_closeups(store, unknown, STILL, generator())
+    torch.manual_seed(0)
+    opinion = SecondStage().eval()(torch.randn(6, 3, SIDE_PX, SIDE_PX))
+    losses = second_stage_losses(opinion, targets, LossSettings())
+    assert losses.box == 0
+    assert losses.gender == 0
+    assert losses.face > 0
+
+
+def test_the_crops_proposal_is_a_square_in_its_middle() -> None:
+    box = proposal_in_crop(torch.zeros(2, 1))
+    assert box.tolist() == [[16.0, 16.0, 64.0, 64.0]] * 2
