@@ -101,3 +101,13 @@ def test_annotating_needs_no_opencv(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+def test_loading_leaves_the_compiler_of_pytorch_alone() -> None:
+    """It takes as long to load as everything else together, and nothing here compiles."""
+    code = (
+        "import sys, videogender; videogender.Detector.load('lite', device='cpu'); "
+        "print(any(name.startswith(('torch._dynamo', 'torch._inductor')) for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stdout + done.stderr

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["ConvUnit"]
+__all__ = ["ConvUnit", "draw_weights"]
+
+
+def draw_weights(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
+    """Draw a layer's first weights by He's rule for ReLU (arXiv 1502.01852), in place.
+
+    A tensor of the meta device has a shape alone and is left so: to draw it, PyTorch would load its
+    whole compiler, which takes a second and more.
+    """
+    if not weight.is_meta:
+        nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")
 
 
 class ConvUnit(nn.Module):
@@ -18,7 +30,7 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(outputs)
         self.relu = relu
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        draw_weights(self.conv.weight, "fan_out")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, outputs, H / stride, W / stride]."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork, GenderForm
+from videogender.network.layers import draw_weights
 
 __all__ = ["MODES", "S3FD", "L2Norm", "Mode"]
 
@@ -103,7 +104,7 @@ class S3FD(AnchorNetwork):
         """Give the trunk weights that keep activations near one through all its layers."""
         for name in TRUNK:
             layer: nn.Conv2d = getattr(self, name)
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            draw_weights(layer.weight, "fan_in")
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.conv1_1.weight.div_(64)  # type: ignore[union-attr,operator]  # pixels are not scaled
 
