@@ -19,6 +19,7 @@ from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
 from videogender.network.s3fd import S3FD
+from videogender.network.second_stage import SecondStage
 
 
 def blind(network: AnchorNetwork) -> AnchorNetwork:
@@ -40,6 +41,19 @@ def write_lite(path: Path, *, gender: bool = True, seed: int = 0) -> Path:
     """Write a blind `lite` as half precision, as the one that ships is."""
     torch.manual_seed(seed)
     checkpoints.save(blind(Lite(gender)), path, {"temperature": "1.25"})
+    return path
+
+
+def write_two_stages(path: Path, seed: int = 0) -> Path:
+    """Write a blind `lite` with a second stage that leaves scores and boxes as they are."""
+    torch.manual_seed(seed)
+    network, stage = blind(Lite()), SecondStage().eval()
+    with torch.no_grad():
+        stage.box.weight.zero_()
+        stage.box.bias.zero_()
+        stage.face_mix.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    network.second_stage = stage
+    checkpoints.save(network, path, {"temperature": "1.25"})
     return path
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import torch
-from finetune_toys import write_faces, write_lite, write_vgg16
+from finetune_toys import write_faces, write_lite, write_two_stages, write_vgg16
 from PIL import Image
 from safetensors import safe_open
 
@@ -21,9 +21,11 @@ from videogender.errors import ConfigError, OutputError, TrainingError
 from videogender.evaluation.detection import iou
 from videogender.finetuning.data import Data, read_data
 from videogender.finetuning.datasets import Sample
+from videogender.finetuning.figures import Answers
 from videogender.finetuning.joint import answers_of
 from videogender.finetuning.request import Request, Watcher
 from videogender.finetuning.run import finetune
+from videogender.finetuning.second_look import fitted_mix, mixed
 from videogender.finetuning.settings import FinetuneSettings, settings_of, with_values
 from videogender.network import checkpoints
 from videogender.training.keyed import checked
@@ -173,6 +175,63 @@ def test_run_leaves_weights_that_annotate_uses_and_figures_that_hold(
         nearest = int(iou(truth, found.boxes)[0].argmax())
         right += (found.female[nearest] > 0.5) == (number % 2 == 0)
     assert right >= 36
+
+
+@pytest.mark.parametrize("recipe", ["heads", "tower"])
+def test_a_second_stage_is_weighed_against_new_heads(
+    faces: Path, tmp_path: Path, recipe: str
+) -> None:
+    """Of it nothing changes but how much it counts; what is reported is what `annotate` says."""
+    start = write_two_stages(tmp_path / "start.safetensors")
+    want = settings(recipe, epochs=8, batch=4, learning_rate=5e-3, split__val=0.5, split__test=0.25)
+    results = run(faces, start, tmp_path / "run", want)
+    best = tmp_path / "run" / "best.safetensors"
+    before, after = tensors(start), tensors(best)
+    mix = "second_stage.gender_mix"
+    for key in before:
+        if not is_gender(key) and key != mix:
+            assert before[key].numpy().tobytes() == after[key].numpy().tobytes(), key
+    assert before[mix].tolist() == [0, 1, 0]
+    assert after[mix][0] > 0.5  # the heads learned the colours, the stage has random weights
+    detector = Detector.load(
+        weights=best, device="cpu", settings=DetectSettings(face_threshold=0.4, precision="fp32")
+    )
+    lines = (faces / "faces.jsonl").read_text().splitlines()
+    found = [detector([np.array(Image.open(faces / f"{n}.png"))])[0] for n in range(len(lines))]
+    right = 0
+    for number, (line, some) in enumerate(zip(lines, found, strict=True)):
+        truth = np.array([json.loads(line)["faces"][0]["box"]], np.float32)
+        nearest = int(iou(truth, some.boxes)[0].argmax())
+        right += (some.female[nearest] > 0.5) == (number % 2 == 0)
+    assert right >= 36
+    assert results["after"]["accuracy"] >= 0.9
+    assert results["before"]["accuracy"] < results["after"]["accuracy"]
+
+
+def test_few_answers_give_both_stages_an_equal_say(faces: Path, tmp_path: Path) -> None:
+    start = write_two_stages(tmp_path / "start.safetensors")
+    run(faces, start, tmp_path / "run", settings(epochs=1))  # ten faces to choose by
+    after = tensors(tmp_path / "run" / "best.safetensors")
+    assert after["second_stage.gender_mix"].tolist() == [0.5, 0.5, 0]
+
+
+def test_mixing_is_what_the_detector_does() -> None:
+    logits = np.array([[1.0, 0.0], [0.0, 2.0], [np.nan, np.nan]])
+    heads = Answers(logits, np.array([0, 1, 0]), np.ones(3), np.ones(3), np.array([2, 0, 1]))
+    close_up = np.array([10.0, 20.0, 30.0], np.float32)
+    both = mixed(heads, close_up, (0.5, 0.1, -1.0))
+    np.testing.assert_allclose(both.logits[:2, 0] - both.logits[:2, 1], [2.5, -1.0])
+    assert np.isnan(both.logits[2, 0])
+    # labels that follow one stage alone give it all the weight
+    rng = np.random.default_rng(0)
+    margins, labels = rng.normal(size=(400, 2)), rng.integers(0, 2, 400)
+    margins[:, 1] += np.where(labels == 0, 1.0, -1.0)
+    many = Answers(
+        np.c_[margins[:, 0], np.zeros(400)], labels, np.ones(400), np.ones(400), np.arange(400)
+    )
+    old, new, _ = fitted_mix(many, margins[:, 1].astype(np.float32))
+    assert abs(old) < 0.3
+    assert 1.4 < new < 2.8  # two: the log-odds of two unit bells, two apart
 
 
 def test_wrong_labels_are_suspected(lite: Path, tmp_path: Path) -> None:

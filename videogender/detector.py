@@ -366,18 +366,18 @@ class Detector:
         labels = [torch.full((len(faces), 1), math.nan, device=scores.device)]
         if self.has_gender and len(faces):
             of_head = self.head if not self.classes else None
-            mix = [1.0, 0.0, 0.0]
-            if of_head is None and self._second is not None:
-                mix = self._second.gender_mix.tolist()
-            margin = torch.zeros(len(faces), device=scores.device)
-            if mix[0]:
+            old, new, shift = 1.0, 0.0, 0.0
+            if self._second is not None:
+                old, new, shift = self._second.gender_mix.tolist()
+            margin = torch.full((len(faces),), shift, device=scores.device)
+            if old:
                 logits = together(of_head or self.network.gender_logits)
                 if of_head is None:
                     logits = self._asked_anew(logits, pictures, image[faces], found)
-                margin += mix[0] * (logits[:, FEMALE] - logits[:, MALE])
-            if second is not None and mix[1]:
-                margin += mix[1] * second
-            margin = (margin + mix[2]) / self.temperature
+                margin += old * (logits[:, FEMALE] - logits[:, MALE])
+            if second is not None and new:
+                margin += new * second
+            margin /= self.temperature
             labels = [margin.sigmoid()[:, None]]
         if self.classes and self.head is not None:
             labels.append((together(self.head) / self.head_temperature).softmax(1))

@@ -31,7 +31,7 @@ from torch import Tensor
 from videogender.errors import OutputError
 from videogender.weights_store import cache_dir
 
-FORMAT = 1
+FORMAT = 2
 STALE_SECONDS = 7 * 24 * 3600  # what a killed run left behind is kept for this long
 LARGEST_HALF = 65504.0
 

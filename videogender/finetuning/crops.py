@@ -26,9 +26,10 @@ from videogender.finetuning.trunk import Trunk, by_picture, read_chunks
 from videogender.frames import Faces, RgbPicture
 from videogender.network.attributes import LinearClassifier, RefeedHead
 from videogender.network.boxes import iou_matrix
-from videogender.network.heads import AnchorNetwork
+from videogender.network.heads import FEMALE, MALE, AnchorNetwork
+from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 
-__all__ = ["FirstLook", "harvest_crops", "harvest_pictures", "map_shape"]
+__all__ = ["FirstLook", "harvest_close_ups", "harvest_crops", "harvest_pictures", "map_shape"]
 
 Tell = Callable[[int, int], None]
 LEAST_SCORE = 0.3  # of faces that are looked at twice: below, most are none
@@ -145,6 +146,45 @@ def _shown(
         for start in range(0, len(squares), settings.batch):
             part = squares[start : start + settings.batch]
             yield view, [s[:, ::-1] if view else s for s in part], who[start : start + len(part)]
+
+
+def harvest_close_ups(
+    stage: SecondStage,
+    device: torch.device,
+    samples: Sequence[Sample],
+    boxes: NDArray[np.float32],
+    workers: int = 0,
+) -> NDArray[np.float32]:
+    """Ask a second stage about every face.
+
+    Args:
+        stage: it is copied.
+        device: where to run.
+        samples: the faces.
+        boxes: float32 [S, 4], where they are, xyxy in pixels of their pictures; NaN for unknown.
+        workers: threads that decode.
+
+    Returns:
+        float32 [S], log-odds of female; NaN where no box is known.
+    """
+    own = copy.deepcopy(stage).eval().to(device)
+    own.fuse()
+    mean = torch.tensor(own.pixel_mean_bgr, device=device)
+    margins = np.full(len(samples), np.nan, np.float32)
+    known = np.flatnonzero(~np.isnan(boxes[:, 0]))
+    pictures = by_picture([samples[int(i)].path for i in known])
+    for chunk, images in read_chunks(pictures, workers):
+        who = [known[picture.samples] for picture in chunk]
+        limits = [np.array([*image.shape[1::-1]] * 2, np.float32) for image in images]
+        cuts = [
+            face_crops(image, boxes[rows].clip(0, limit), SIDE_PX, FACE_PX)
+            for image, rows, limit in zip(images, who, limits, strict=True)
+        ]
+        bgr = torch.from_numpy(np.concatenate(cuts)[..., ::-1].copy()).to(device)
+        with torch.inference_mode():
+            gender = own((bgr - mean).permute(0, 3, 1, 2)).gender
+        margins[np.concatenate(who)] = (gender[:, FEMALE] - gender[:, MALE]).float().cpu().numpy()
+    return margins
 
 
 def _matched(

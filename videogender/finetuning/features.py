@@ -14,7 +14,12 @@ import torch
 import torch.distributed as dist
 
 from videogender.finetuning.bank import FORMAT, Bank, BankWriter, bank_folder, drop_stale
-from videogender.finetuning.crops import harvest_crops, harvest_pictures, map_shape
+from videogender.finetuning.crops import (
+    harvest_close_ups,
+    harvest_crops,
+    harvest_pictures,
+    map_shape,
+)
 from videogender.finetuning.data import Data
 from videogender.finetuning.datasets import content_key
 from videogender.finetuning.harvest import harvest_anchors, views_of
@@ -23,6 +28,7 @@ from videogender.finetuning.settings import FinetuneSettings
 from videogender.finetuning.trunk import Trunk
 from videogender.network.attributes import LinearClassifier, RefeedHead
 from videogender.network.heads import AnchorNetwork
+from videogender.network.trained import GENDERS
 
 UNIMPORTANT = ("memory_mb", "keep")  # what does not change a bank
 
@@ -109,6 +115,10 @@ def _fill(
     else:
         assert radius is not None
         harvest_anchors(trunk, data.samples, want, radius, writer, workers, tell)
+        if data.classes == GENDERS and network.second_stage is not None:
+            writer.extra["close_up"] = harvest_close_ups(
+                network.second_stage, trunk.device, data.samples, writer.boxes, workers
+            )
 
 
 def _views(learner: Learner, settings: FinetuneSettings) -> int:

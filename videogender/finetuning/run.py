@@ -36,11 +36,11 @@ from videogender.finetuning.loop import Loop
 from videogender.finetuning.processes import device_of, processes
 from videogender.finetuning.request import Request, Watcher
 from videogender.finetuning.results import as_json, compare, face_row, levels, sizes
-from videogender.finetuning.second_look import together
+from videogender.finetuning.second_look import EQUAL, fitted_mix, mixed, together
 from videogender.finetuning.settings import FinetuneSettings
 from videogender.finetuning.suspects import judge_unseen, suspected
 from videogender.network import checkpoints
-from videogender.network.trained import Trained
+from videogender.network.trained import GENDERS, Trained
 from videogender.training.keyed import flat
 from videogender.training.stopping import StopRequest
 from videogender.weights_store import sha256_of
@@ -138,6 +138,8 @@ class _Run:
     def _new(self) -> Learner:
         """Return what is trained, as it is at the start."""
         network = copy.deepcopy(self.trained.network)
+        if network.second_stage is not None and self.data.classes == GENDERS:
+            network.second_stage.gender_mix.copy_(torch.tensor(EQUAL))  # until it is fitted
         return new_learner(network, self.data.classes, self.settings).to(self.device)
 
     def begin(self) -> None:
@@ -228,15 +230,22 @@ class _Run:
         data, settings, learner = self.data, self.settings, self.learner
         if self.half and learner.task == "gender":
             _round(learner)  # what is judged is what the file will hold
-        temperature = fit_temperature(judge(learner, bank, data.labels, data.val))
+        chosen_by = judge(learner, bank, data.labels, data.val)
+        temperature = fit_temperature(chosen_by)
         _, faces = data.judged
-        after = judge(learner, bank, data.labels, faces).tempered(temperature)
+        after = judge(learner, bank, data.labels, faces)
+        stage, told = learner.network.second_stage, temperature
+        if stage is not None and "close_up" in bank.extra:
+            mix = fitted_mix(chosen_by, bank.extra["close_up"])
+            stage.gender_mix.copy_(torch.tensor(mix))
+            after, temperature = mixed(after, bank.extra["close_up"], mix), 1.0
+        after = after.tempered(temperature)
         before = self._before(bank, faces)
         if "female" in bank.extra and data.classes == ("female", "male"):
             after = together(before, after, settings.head.share)
         results = self._described() | compare(data, before, after)
         if learner.radius is not None:  # faces were looked at shrunk as well
-            results["by_size"] = sizes(learner, bank, data, faces, settings, temperature)
+            results["by_size"] = sizes(learner, bank, data, faces, settings, told)
         elif learner.task == "refeed":
             results["by_size"] = by_size(after)
         results["levels"] = levels(learner, bank, data, faces)
@@ -280,6 +289,10 @@ class _Run:
         """Return what the given weights say of faces, calibrated as they are."""
         if self.before is not None:
             answers = judge(self.before, bank, self.data.labels, faces)
+            stage = self.trained.network.second_stage
+            if stage is not None and "close_up" in bank.extra:
+                old, new, shift = stage.gender_mix.tolist()
+                answers = mixed(answers, bank.extra["close_up"], (old, new, shift))
             return answers.tempered(self.trained.facts.gender_temperature)
         if "female" not in bank.extra or self.data.classes != ("female", "male"):
             return None

@@ -1,14 +1,20 @@
-"""Two looks at a face taken together, as `annotate --refine` does."""
+"""Two looks at a face taken together: a second stage's, or that of `annotate --refine`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from videogender.finetuning.figures import Answers
+from videogender.finetuning.figures import LEAST_ANSWERS, Answers
+from videogender.network.heads import FEMALE, MALE
+from videogender.training.lessons import fit_logistic
 
-__all__ = ["together"]
+EQUAL = (0.5, 0.5, 0.0)
+
+__all__ = ["fitted_mix", "mixed", "together"]
 
 
 def together(first: Answers | None, second: Answers, share: float) -> Answers:
@@ -24,3 +30,35 @@ def together(first: Answers | None, second: Answers, share: float) -> Answers:
     before, after = first.log_probabilities, second.log_probabilities
     both = np.where(np.isnan(before), after, (1 - share) * before + share * after)
     return replace(second, logits=both)
+
+
+def mixed(
+    heads: Answers, close_up: NDArray[np.float32], mix: tuple[float, float, float]
+) -> Answers:
+    """Return gender answers as the detector mixes them of both stages.
+
+    Args:
+        heads: of the first stage.
+        close_up: float32 [S], log-odds of female that the second stage gives all faces.
+        mix: weights of the first stage, of the second, and what is added; `SecondStage.gender_mix`.
+    """
+    old, new, shift = mix
+    margin = old * _margin(heads) + new * close_up[heads.face] + shift
+    return replace(heads, logits=np.stack([margin, np.zeros_like(margin)], 1))
+
+
+def fitted_mix(heads: Answers, close_up: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Return the mix under which the labels are likeliest; equal shares where answers are few."""
+    inputs = np.stack([_margin(heads), close_up[heads.face].astype(np.float64)], 1)
+    known = ~np.isnan(inputs).any(1)
+    if known.sum() < LEAST_ANSWERS or len(np.unique(heads.label[known])) < 2:
+        return EQUAL
+    weights = fit_logistic(
+        torch.from_numpy(inputs[known]), torch.from_numpy(heads.label[known] == FEMALE)
+    )
+    old, new, shift = weights.tolist()
+    return old, new, shift
+
+
+def _margin(answers: Answers) -> NDArray[np.float64]:
+    return answers.logits[:, FEMALE] - answers.logits[:, MALE]
