@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coloured import box_of, coloured_lite, scene
 from drawn_faces import write_portraits, write_scenes
+from PIL import Image
 from scipy.optimize import minimize
 from test_detector import SpotNetwork
 
 from videogender.config import DetectSettings
-from videogender.dataset import read_entries
+from videogender.dataset import Entry, read_entries
 from videogender.detector import Detector
 from videogender.errors import ConfigError
+from videogender.evaluation.validation import ValidationData
 from videogender.network import checkpoints
 from videogender.network.lite import Lite
 from videogender.network.second_stage import (
@@ -29,9 +32,11 @@ from videogender.network.second_stage import (
 from videogender.training.closeups import CloseUpPools, plan_closeups
 from videogender.training.data import ImageStore
 from videogender.training.engine import Trainer
+from videogender.training.keep import Keeper
 from videogender.training.launch import TrainData, train
 from videogender.training.lessons import CloseUpLesson, fit_logistic
 from videogender.training.proposals import Candidates, faces_of, proposals_of
+from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import sample_pixels
 from videogender.training.settings import CloseUpSettings, LossSettings, TrainSettings
 
@@ -265,6 +270,43 @@ def test_command_trains_it_beside_given_weights_and_goes_on(data: Path, tmp_path
     first, _ = checkpoints.load(start)
     for key, value in first.state_dict().items():
         assert torch.equal(network.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("count", [60, 20])
+def test_keeping_the_best_fits_how_much_each_stage_says_of_gender(
+    tmp_path: Path, count: int
+) -> None:
+    """The first stage knows red from blue, the second has random weights; a label in ten is off."""
+    torch.manual_seed(0)
+    network = coloured_lite(gender=True)
+    stage = SecondStage().eval()
+    with torch.no_grad():
+        stage.box.weight.zero_()
+        stage.box.bias.zero_()
+        stage.face_mix.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    network.second_stage = stage
+    entries = []
+    for number in range(count):
+        colour = ("red", "blue")[number % 2]
+        gender = ("female", "male")[(number % 2) ^ (number % 10 == 0)]
+        image = scene(256, 256, (4, 4, colour))
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        face = {"box": box_of(4, 4), "gender": gender}
+        entries.append(Entry(tmp_path / f"{number}.png", 256, 256, [face], {}))
+    keeper = Keeper(RunFolder(tmp_path), ValidationData([], entries), torch.device("cpu"), {})
+    keeper(network, 1)
+    found, temperature = keeper.finish()
+    best, _ = checkpoints.load(keeper.folder.best)
+    assert best.second_stage is not None
+    old, new, _ = best.second_stage.gender_mix.tolist()
+    if count < 50:  # too few to tell
+        assert (old, new) == (0, 1)
+        return
+    assert old > 3 * abs(new)
+    assert temperature == pytest.approx(1, abs=0.2)  # the mix is calibrated
+    assert found.portraits is not None
+    assert found.portraits.accuracy == pytest.approx(0.9)
+    assert found.portraits.calibration_error < 0.05
 
 
 def test_shares_that_come_to_more_than_all_are_refused() -> None:

@@ -31,7 +31,7 @@ LEAST_AGE = 13.0  # gender is not plain to see in younger faces
 
 CRITERION = "AP of faces >= 16 px + gender accuracy (portraits, or else scenes)"
 
-__all__ = ["CRITERION", "Validation", "ValidationData", "validate"]
+__all__ = ["CRITERION", "Validation", "ValidationData", "gender_answers", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,20 @@ def validate(
         in_portraits = answers.select(np.isnan(answers.age) | (answers.age >= LEAST_AGE))
         portraits = gender_figures(in_portraits)
     return Validation(tall, small, scenes, portraits, in_scenes, in_portraits)
+
+
+def gender_answers(
+    network: AnchorNetwork, data: ValidationData, device: torch.device
+) -> GenderAnswers:
+    """Return what a network, left as it was, says of gender: the answers that `validate` judges."""
+    settings = DetectSettings(long_side=LONG_SIDE, face_threshold=FACE_SCORE)
+    detector = Detector(copy.deepcopy(network), settings, device)
+    in_scenes = collect_answers(detect_all(detector, data.scenes), at_long_side=LONG_SIDE)
+    in_portraits = collect_answers(detect_all(detector, data.portraits))
+    return GenderAnswers.joined(
+        in_scenes.select(in_scenes.height >= LEAST_GENDER_PX),
+        in_portraits.select(np.isnan(in_portraits.age) | (in_portraits.age >= LEAST_AGE)),
+    )
 
 
 def _rounded(value: Any) -> Any:

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from videogender.evaluation.gender import fit_temperature
-from videogender.evaluation.validation import CRITERION, Validation, ValidationData, validate
+from videogender.evaluation.gender import SMALLEST, fit_temperature
+from videogender.evaluation.validation import (
+    CRITERION,
+    Validation,
+    ValidationData,
+    gender_answers,
+    validate,
+)
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
+from videogender.training.lessons import fit_logistic
 from videogender.training.run_folder import RunFolder
 
 LEAST_ANSWERS = 50  # fewer say too little about calibration
@@ -55,14 +62,17 @@ class Keeper:
         self.tell(found, step, is_best)
 
     def finish(self) -> tuple[Validation, float]:
-        """Fit the temperature of the best weights and record their figures with them.
+        """Calibrate gender of the best weights and record their figures with them.
 
-        The file itself is measured: fp16, as it will be used.
+        Where there is a second stage, it is how both stages' answers are added that is fitted, else
+        a temperature. The file itself is measured: fp16, as it will be used.
 
         Returns:
             The figures, and the temperature by which its gender logits are to be divided.
         """
         network, metadata = checkpoints.load(self.folder.best)
+        if network.second_stage is not None and network.has_gender:
+            self._fit_mix(network)
         found = validate(network, self.data, self.device)
         enough = np.count_nonzero(~np.isnan(found.answers.female)) >= LEAST_ANSWERS
         temperature = fit_temperature(found.answers) if enough else 1.0
@@ -76,6 +86,22 @@ class Keeper:
             {**metadata, "temperature": f"{temperature:.4f}", "figures": json.dumps(figures)},
         )
         return found, temperature
+
+    def _fit_mix(self, network: AnchorNetwork) -> None:
+        """Fit how the gender log-odds of both stages are added; few answers leave it as it is."""
+        stage, odds = network.second_stage, []
+        assert stage is not None
+        as_it_was = stage.gender_mix.clone()
+        for alone in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
+            stage.gender_mix.copy_(torch.tensor(alone))
+            answers = gender_answers(network, self.data, self.device)
+            female = torch.from_numpy(answers.female)
+            odds.append(torch.logit(female, SMALLEST))
+        stage.gender_mix.copy_(as_it_was)
+        inputs, truth = torch.stack(odds, 1), torch.from_numpy(answers.is_female)
+        known = ~inputs.isnan().any(1)
+        if int(known.sum()) >= LEAST_ANSWERS and 0 < int(truth[known].sum()) < int(known.sum()):
+            stage.gender_mix.copy_(fit_logistic(inputs[known], truth[known]).float())
 
     def _stored_score(self) -> float:
         try:
