@@ -203,7 +203,7 @@ def values_of(key: str) -> st.SearchStrategy[object]:
     if isinstance(default, int):
         least, most = int(rule.least or 0), None if rule.most is None else int(rule.most)
         return st.integers(least, most)
-    if isinstance(default, float):
+    if isinstance(default, float) or rule.most is not None:
         return st.floats(rule.least, rule.most, allow_nan=False, allow_infinity=False)
     return st.text()
 

@@ -134,9 +134,31 @@ def test_rare_looks_and_boxes_that_follow(clip: Path, tmp_path: Path, key: str) 
         assert abs(columns.min() - square_x(i)) <= 8, f"frame {i}"
 
 
+def test_files_are_looked_at_fifteen_times_a_second_unless_faces_are_hidden(
+    clip: Path, tmp_path: Path
+) -> None:
+    for number, (more, looks) in enumerate(
+        [
+            ({}, 15),
+            ({"track__every": 2}, 13),
+            ({"track__detect_fps": 0}, 25),
+            ({"render__blur": True}, 25),
+            ({"render__blur": True, "track__detect_fps": 5}, 5),
+            ({"track__label_by": "frame"}, 25),
+        ]
+    ):
+        detector = SquareDetector()
+        out = tmp_path / f"{number}.jsonl"
+        annotate(clip, detector=detector, settings=settings_of(**more), json=out, video=False)
+        assert sum(detector.batches) == looks, more
+        for i, record in enumerate(records(out)):
+            [face] = record["faces"]
+            np.testing.assert_allclose(face["box"], [square_x(i), 40, square_x(i) + 32, 72], atol=2)
+
+
 def test_missed_frames_are_bridged_and_drawn_dashed(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.jsonl"
-    plain = settings_of(render__labels=False)
+    plain = settings_of(render__labels=False, track__detect_fps=0)
     [summary] = annotate(clip, detector=Scripted(blind(10, 11, 12)), settings=plain, json=path)
     flags = [[face["predicted"] for face in record["faces"]] for record in records(path)]
     assert flags == [[i in (10, 11, 12)] for i in range(25)]
@@ -183,9 +205,9 @@ def test_a_cut_ends_tracks(tmp_path: Path) -> None:
     for every in (1, 5):
         out = tmp_path / f"{every}.jsonl"
         detector = SquareDetector()
-        annotate(
-            path, detector=detector, settings=settings_of(track__every=every), json=out, video=False
-        )
+        rate = 0 if every == 1 else None  # null leaves it to `every`, too, where that is over 1
+        settings = settings_of(track__every=every, track__detect_fps=rate)
+        annotate(path, detector=detector, settings=settings, json=out, video=False)
         ids = [[face["track"] for face in record["faces"]] for record in records(out)]
         assert ids == [[1]] * 13 + [[2]] * 12
         assert sum(detector.batches) == {1: 25, 5: 6}[every], "the first of a shot is looked at"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from videogender.config_file import Rule, load, override, rule_in, setting, to_yaml
@@ -82,6 +82,10 @@ class DetectSettings:
     )
 
 
+# In half of a film's or camera's frames: boxes between two looks lie between two known places.
+LOOKS_A_SECOND = 15
+
+
 @dataclass(frozen=True, slots=True)
 class TrackSettings:
     """How faces are followed through a video."""
@@ -94,8 +98,12 @@ class TrackSettings:
     every: int = setting(
         1, "look for faces in every so-many-th frame; between them boxes follow", least=1, most=1000
     )
-    detect_fps: float = setting(
-        0.0, "look for faces this many times a second; 0 means in every frame", least=0, most=1000
+    detect_fps: float | None = setting(
+        None,
+        "look for faces this many times a second; 0 means in every frame, "
+        f"null {LOOKS_A_SECOND} in files whose faces are followed, without --blur",
+        least=0,
+        most=1000,
     )
     low_threshold: float = setting(
         0.2, "faces that are followed already may be this unsure", least=0, most=1
@@ -197,6 +205,18 @@ class Settings:
     zones: ZoneSettings = field(default_factory=ZoneSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
+
+    @property
+    def follow(self) -> TrackSettings:
+        """How the faces of a file are followed, where `track` leaves it open.
+
+        What shall be hidden is looked for in every frame.
+        """
+        track = self.track
+        if track.detect_fps is not None:
+            return track
+        every_frame = self.render.blur or track.every > 1 or track.label_by == "frame"
+        return replace(track, detect_fps=0.0 if every_frame else LOOKS_A_SECOND)
 
 
 def load_settings(path: str | Path | None) -> Settings:

@@ -248,7 +248,7 @@ def _assign(
     rule = rule_in(settings, key)
     if rule.item is not None:
         value = _items(value, rule.item, shown, prefix, item_places)
-    elif isinstance(value, int) and not isinstance(value, bool) and kind is float:
+    elif isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
         value = float(value)
     if not _is_a(value, kind):
         raise ConfigError(f"{prefix}{shown} should be {_describe(kind, rule)}, got {value!r}")
@@ -287,7 +287,12 @@ def _is_a(value: object, kind: Any) -> bool:
 
 
 def _describe(kind: Any, rule: Rule) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        float | None: "a number or null",
+        bool: "true or false",
+    }
     allowed = rule.allowed()
     if kind in names:
         return f"{names[kind]}{f' ({allowed})' if allowed else ''}"

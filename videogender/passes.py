@@ -55,8 +55,9 @@ def check(settings: TrackSettings) -> None:
     Raises:
         ConfigError: of `every`, `detect_fps` and `label_by`, two do not go together.
     """
-    sparse = settings.every > 1 or settings.detect_fps > 0
-    if settings.every > 1 and settings.detect_fps > 0:
+    rate = settings.detect_fps or 0.0
+    sparse = settings.every > 1 or rate > 0
+    if settings.every > 1 and rate > 0:
         raise ConfigError("--every and --detect-fps say the same in two ways; give one of them")
     if sparse and settings.label_by == "frame":
         raise ConfigError(
@@ -74,7 +75,7 @@ class Schedule:
 
     def __init__(self, settings: TrackSettings) -> None:
         self._every = settings.every
-        self._period = 1 / settings.detect_fps if settings.detect_fps > 0 else 0.0
+        self._period = 1 / settings.detect_fps if settings.detect_fps else 0.0
         self._count = 0  # frames since the shot began
         self._next = -math.inf  # when the next look is due, if time decides
 
@@ -195,7 +196,7 @@ class FirstPass:
 
     @property
     def _is_sparse(self) -> bool:
-        return self._settings.every > 1 or self._settings.detect_fps > 0
+        return self._settings.every > 1 or bool(self._settings.detect_fps)
 
     def _scaled(self, frame: Frame) -> NDArray[np.uint8]:
         return frame.picture.to_rgb(self._input_wh)

@@ -174,7 +174,7 @@ class Work:
 
     def _look(self, source: Source, detector: BatchDetector, tally: _Tally) -> Settled:
         """Run the first of two passes. Ctrl-C ends it, and what was seen goes on to the second."""
-        follow = self.settings.track
+        follow = self.settings.follow
         if self.settings.render.blur:
             # A face hidden too many does no harm, one too few does.
             longest = max(follow.bridge_seconds, follow.lost_seconds)
