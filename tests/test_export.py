@@ -13,14 +13,21 @@ import torch
 from videogender.cli.main import main
 from videogender.detector import Detector
 from videogender.exporting import ASKED_A_LEVEL, Standalone
+from videogender.network import checkpoints
 from videogender.network.boxes import decode, nms
 from videogender.network.heads import FEMALE, MALE
+from videogender.network.lite import Lite
+from videogender.network.second_stage import SIDE_PX, SecondStage
 from videogender.sources import open_source
+from videogender.weights_store import resolve
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.load("lite", device="cpu")
+    """The first stage alone, as it is exported."""
+    network, metadata = checkpoints.load(resolve("lite", None))
+    network.second_stage = None
+    return Detector(network, temperature=float(metadata["temperature"]))
 
 
 @pytest.mark.parametrize("size_hw", [(128, 128), (192, 320), (131, 250)])
@@ -75,6 +82,50 @@ def test_an_exported_file_finds_the_faces_of_the_sample(
     assert main(["export", str(path)]) == 4  # it exists
 
 
+@pytest.mark.slow  # PyTorch's exporter again
+def test_an_exported_second_stage_judges_close_ups_as_the_detector_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    network, metadata = checkpoints.load(resolve("lite", None))
+    if network.second_stage is None:
+        network.second_stage = SecondStage()
+    weights = tmp_path / "both.safetensors"
+    checkpoints.save(network.eval(), weights, metadata)
+    path = tmp_path / "second.onnx"
+    assert main(["export", str(path), "--stage", "second", "--weights", str(weights)]) == 0
+    assert "largest difference to PyTorch: face" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    both = Detector.load(weights=weights, device="cpu")
+    assert both.network.second_stage is not None
+    crops = np.random.default_rng(0).integers(0, 256, (3, SIDE_PX, SIDE_PX, 3), np.uint8)
+    given = crops.transpose(0, 3, 1, 2).astype(np.float32)
+    face, moves, female = session.run(None, {"crops": given})
+    mean = torch.tensor(network.pixel_mean_bgr[::-1])[:, None, None]
+    with torch.inference_mode():
+        ours = both.network.second_stage(torch.from_numpy(given) - mean)
+    np.testing.assert_allclose(face, ours.face, atol=2e-3)
+    np.testing.assert_allclose(moves, ours.deltas, atol=1e-3)
+    np.testing.assert_allclose(female, ours.gender[:, FEMALE] - ours.gender[:, MALE], atol=2e-3)
+    for key in ("face_mix", "gender_mix"):
+        mix = getattr(both.network.second_stage, key).tolist()
+        assert json.loads(facts[key]) == pytest.approx(mix)
+
+
+def test_weights_without_a_second_stage_have_none_to_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "first.safetensors"
+    checkpoints.save(Lite().eval(), weights, {})
+    out = tmp_path / "a.onnx"
+    assert main(["export", str(out), "--stage", "second", "--weights", str(weights)]) == 5
+    assert "no second stage" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.slow  # OpenVINO's converter takes some seconds
 def test_an_openvino_model_finds_the_faces_of_the_sample(
     detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -115,6 +166,7 @@ def test_an_openvino_model_finds_the_faces_of_the_sample(
         (["lite.tflite"], "lite.tflite: the file should end in .onnx or .xml"),
         (["lite.onnx", "--format", "openvino"], "lite.onnx: the file should end in .xml"),
         (["lite.xml", "--format", "onnx"], "lite.xml: the file should end in .onnx"),
+        (["lite.onnx", "--stage", "third"], "--stage should be first or second"),
         (["lite.onnx", "--format", "tensorrt"], "--format should be onnx or openvino"),
     ],
 )

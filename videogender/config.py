@@ -100,8 +100,8 @@ class TrackSettings:
     )
     detect_fps: float | None = setting(
         None,
-        "look for faces this many times a second; 0 means in every frame, "
-        f"null {LOOKS_A_SECOND} in files whose faces are followed, without --blur",
+        "look for faces this many times a second, or in every frame if 0; without it "
+        f"{LOOKS_A_SECOND} in files whose faces are followed and not blurred",
         least=0,
         most=1000,
     )

@@ -2,7 +2,8 @@
 
 What stands around the network in `Detector` is in the graph too: the mean, the anchors, decoding
 and the gender heads, asked only where faces are likely. What remains for the caller is a threshold
-and non-maximum suppression.
+and non-maximum suppression. The second stage is a file of its own, which takes close-ups of what
+the first proposes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,34 +27,116 @@ from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import SIZE_IN_STRIDES
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, split_head
+from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 
 if TYPE_CHECKING:
     from videogender.detector import Detector
 
 __all__ = [
-    "OUTPUTS",
-    "TOLERANCE",
+    "CloseUps",
+    "Graph",
     "Standalone",
     "check_onnx",
     "check_openvino",
     "export_onnx",
     "export_openvino",
+    "graph_of",
 ]
 
-OUTPUTS = ("boxes", "scores", "female")
 OPSET = 18
 LEAST_SIDE = 128
 # The finest levels have most anchors and hardly any faces: gender is asked of so many of the best.
 # The smallest picture has 32 x 32, 16 x 16 and 8 x 8 cells there; coarser levels are swept whole.
 ASKED_A_LEVEL = (128, 64, 32)
-DESCRIPTION = (
+FIRST = (
     "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
     f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
     "probability that the presented gender is female, NaN where it was not asked. Keep scores "
     "above face_threshold, then suppress boxes that overlap by more than nms_iou."
 )
-# Largest difference between torch and the exported file: pixels for boxes, else probability.
-TOLERANCE = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
+SECOND = (
+    f"crops: float32 [batch, 3, {SIDE_PX}, {SIDE_PX}], RGB, 0 to 255: around the middle of a box "
+    f"of the first stage, scaled so that its longer side has {FACE_PX:g} px, in the colour "
+    "mean_rgb beyond the picture's edge. face: log-odds of a face. moves: x and y of the centre "
+    "in longer sides of that box, logarithms of width and height over that side. female: "
+    "log-odds that the presented gender is female. face_mix and gender_mix are the weights of "
+    "the first stage's log-odds, of these, and a constant; the sums are what counts."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What is exported of a detector.
+
+    Attributes:
+        module: a plain function of tensors.
+        given: the name of its input.
+        example: an input to trace with.
+        free: dimensions of the input that stay free.
+        outputs: their names, and by how much each may differ from torch when it is run: pixels for
+            boxes, else probability, log-odds or parts of a side.
+        description: what goes in and comes out, for the file's metadata.
+        trials: shapes of inputs to compare with.
+    """
+
+    module: nn.Module
+    given: str
+    example: Tensor
+    free: tuple[int, ...]
+    outputs: Mapping[str, float]
+    description: str
+    trials: tuple[tuple[int, ...], ...]
+
+
+def graph_of(detector: Detector, stage: str = "first") -> Graph:
+    """Return what is exported of a detector.
+
+    Args:
+        detector: on the CPU, in fp32.
+        stage: first or second.
+
+    Raises:
+        ModelError: there is no second stage.
+    """
+    if stage == "first":
+        outputs = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
+        if not detector.network.has_gender:
+            del outputs["female"]
+        return Graph(
+            Standalone(detector).eval(),
+            "image",
+            torch.zeros(2, 3, 256, 320),
+            (0, 2, 3),
+            outputs,
+            FIRST,
+            ((1, 3, 384, 640), (3, 3, 130, 257)),
+        )
+    if detector.network.second_stage is None:
+        raise ModelError(f"{detector.model_name}: these weights have no second stage to export")
+    return Graph(
+        CloseUps(detector.network.second_stage).eval(),
+        "crops",
+        torch.zeros(2, 3, SIDE_PX, SIDE_PX),
+        (0,),
+        {"face": 2e-3, "moves": 1e-3, "female": 2e-3},
+        SECOND,
+        ((1, 3, SIDE_PX, SIDE_PX), (5, 3, SIDE_PX, SIDE_PX)),
+    )
+
+
+class CloseUps(nn.Module):
+    """A second stage, folded for inference, as a plain function of pixels."""
+
+    def __init__(self, stage: SecondStage) -> None:
+        super().__init__()
+        self.stage = stage
+        mean = torch.tensor(stage.pixel_mean_bgr[::-1])[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Judge crops [K, 3, S, S] **RGB** of 0 to 255; see `SECOND`."""
+        face, moves, gender = self.stage(crops - self.get_buffer("mean"))
+        return face, moves, gender[:, FEMALE] - gender[:, MALE]
 
 
 class Standalone(nn.Module):
@@ -129,11 +213,12 @@ def _anchors(feature: Tensor, stride: int) -> Tensor:
     return torch.stack([x, y, size], -1).reshape(-1, 3)
 
 
-def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> None:
-    """Write a detector's network as an ONNX file; batch, height and width stay free.
+def export_onnx(detector: Detector, graph: Graph, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a graph as an ONNX file; the batch and the size of pictures stay free.
 
     Args:
-        detector: on the CPU, in fp32.
+        detector: whose graph it is.
+        graph: of `graph_of`.
         path: the file, written in place.
         facts: recorded in the file's metadata beside thresholds, labels and colour order.
 
@@ -148,19 +233,17 @@ def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> Non
     except ImportError as error:
         raise _missing("onnx and onnxscript") from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it speaks of torchvision, not of us
-    module = Standalone(detector).eval()
-    names = OUTPUTS if detector.has_gender else OUTPUTS[:2]
-    free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    free = dict.fromkeys(graph.free, torch.export.Dim.DYNAMIC)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module,
-                (torch.zeros(2, 3, 256, 320),),
-                input_names=["image"],
-                output_names=list(names),
+                graph.module,
+                (graph.example,),
+                input_names=[graph.given],
+                output_names=list(graph.outputs),
                 opset_version=OPSET,
-                dynamic_shapes={"image": free},
+                dynamic_shapes={graph.given: free},
                 dynamo=True,
                 verbose=False,
             )
@@ -168,7 +251,7 @@ def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> Non
         raise ModelError(f"this network cannot be exported: {error}".splitlines()[0]) from error
     assert program is not None
     model = program.model_proto
-    model.doc_string = DESCRIPTION
+    model.doc_string = graph.description
     onnx.helper.set_model_props(model, {**_known(detector), **facts})
     try:
         onnx.save(model, str(path))
@@ -176,11 +259,12 @@ def export_onnx(detector: Detector, path: Path, facts: Mapping[str, str]) -> Non
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def export_openvino(detector: Detector, path: Path, facts: Mapping[str, str]) -> None:
-    """Write a detector's network as OpenVINO IR; batch, height and width stay free.
+def export_openvino(detector: Detector, graph: Graph, path: Path, facts: Mapping[str, str]) -> None:
+    """Write a graph as OpenVINO IR; the batch and the size of pictures stay free.
 
     Args:
-        detector: on the CPU, in fp32.
+        detector: whose graph it is.
+        graph: of `graph_of`.
         path: the `.xml` file, written in place; the weights go into a `.bin` file of its name.
         facts: recorded in the model's `model_info` beside what `export_onnx` records.
 
@@ -194,16 +278,20 @@ def export_openvino(detector: Detector, path: Path, facts: Mapping[str, str]) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(
-                Standalone(detector).eval(),
-                example_input=torch.zeros(2, 3, 256, 320),
-                input=[openvino.PartialShape([-1, 3, -1, -1])],
+                graph.module,
+                example_input=graph.example,
+                input=[
+                    openvino.PartialShape(
+                        [-1 if i in graph.free else n for i, n in enumerate(graph.example.shape)]
+                    )
+                ],
             )
     except Exception as error:  # the converter's own errors are many
         raise ModelError(f"this network cannot be exported: {error}".splitlines()[0]) from error
-    model.inputs[0].get_tensor().set_names({"image"})
-    for output, name in zip(model.outputs, OUTPUTS, strict=False):
+    model.inputs[0].get_tensor().set_names({graph.given})
+    for output, name in zip(model.outputs, graph.outputs, strict=True):
         output.get_tensor().set_names({name})
-    for key, value in {**_known(detector), "description": DESCRIPTION, **facts}.items():
+    for key, value in {**_known(detector), "description": graph.description, **facts}.items():
         model.set_rt_info(value, ["model_info", key])
     try:
         openvino.save_model(model, path, compress_to_fp16=False)
@@ -211,48 +299,47 @@ def export_openvino(detector: Detector, path: Path, facts: Mapping[str, str]) ->
         raise OutputError(f"{path}: cannot be written: {error}".splitlines()[0]) from error
 
 
-def check_onnx(detector: Detector, path: Path) -> dict[str, float]:
-    """Run an exported ONNX file beside torch, on noise of two sizes, and compare.
+def check_onnx(graph: Graph, path: Path) -> dict[str, float]:
+    """Run an exported ONNX file beside torch, on noise of two shapes, and compare.
 
     Returns:
         the largest difference of each output.
 
     Raises:
         ConfigError: onnxruntime is missing.
-        ModelError: an output differs by more than `TOLERANCE`.
+        ModelError: an output differs by more than the graph allows.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise _missing("onnxruntime") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return _compare(detector, path, lambda image: session.run(None, {"image": image}))
+    return _compare(graph, path, lambda pixels: session.run(None, {graph.given: pixels}))
 
 
-def check_openvino(detector: Detector, path: Path) -> dict[str, float]:
+def check_openvino(graph: Graph, path: Path) -> dict[str, float]:
     """Do for OpenVINO's files what `check_onnx` does for ONNX."""
     compiled = _openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        results = compiled({"image": image})
+    def run(pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        results = compiled({graph.given: pixels})
         return [results[output] for output in compiled.outputs]
 
-    return _compare(detector, path, run)
+    return _compare(graph, path, run)
 
 
 def _compare(
-    detector: Detector,
+    graph: Graph,
     path: Path,
     run: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
 ) -> dict[str, float]:
-    module = Standalone(detector).eval()
     generator = torch.Generator().manual_seed(0)
     largest: dict[str, float] = {}
-    for shape in ((1, 3, 384, 640), (3, 3, 130, 257)):
-        image = torch.rand(shape, generator=generator) * 255
+    for shape in graph.trials:
+        pixels = torch.rand(shape, generator=generator) * 255
         with torch.inference_mode():
-            wanted = module(image)
-        for name, theirs, here in zip(OUTPUTS, run(image.numpy()), wanted, strict=False):
+            wanted = graph.module(pixels)
+        for name, theirs, here in zip(graph.outputs, run(pixels.numpy()), wanted, strict=True):
             there = torch.from_numpy(theirs)
             if there.shape != here.shape:
                 raise ModelError(f"{path}: {name} has shape {tuple(there.shape)} when run")
@@ -261,15 +348,22 @@ def _compare(
             apart = float((there - here)[both].abs().max())
             largest[name] = max(largest.get(name, 0.0), apart)
     for name, apart in largest.items():
-        if not apart <= TOLERANCE[name]:
+        if not apart <= graph.outputs[name]:
             raise ModelError(f"{path}: {name} differs from torch by {apart:.2g} when run")
     return largest
 
 
 def _known(detector: Detector) -> dict[str, str]:
     """Return what the metadata say of a detector."""
-    settings = detector.settings
+    settings, stage = detector.settings, detector.network.second_stage
+    mixes = {}
+    if stage is not None:
+        mixes = {
+            "face_mix": json.dumps(stage.face_mix.tolist()),
+            "gender_mix": json.dumps(stage.gender_mix.tolist()),
+        }
     return {
+        **mixes,
         "colour_order": "RGB",
         "value_range": "[0, 255]",
         "mean_rgb": f"{json.dumps(detector.network.pixel_mean_bgr[::-1])} (applied)",

@@ -12,6 +12,7 @@ import typer
 
 from videogender.errors import ConfigError, OutputError
 
+STAGES = ("first", "second")
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
 
 __all__ = ["export"]
@@ -34,11 +35,21 @@ def export(
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights instead of the model's own.")
     ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            metavar="first|second",
+            help="The network that finds faces, or the one that sees each close up.",
+        ),
+    ] = "first",
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a file that exists.")
     ] = False,
 ) -> None:
     """Write a network for other runtimes: a picture in, boxes, face scores and gender out.
+
+    With `--stage second` it is what sees each of these boxes close up; the description in the file
+    says how it is cut out and how both answers add up.
 
     Batch, height and width stay free. Thresholds, labels, mean, temperature and colour order stand
     in the file's metadata (OpenVINO's `model_info`). The file is run in onnxruntime or OpenVINO and
@@ -48,18 +59,29 @@ def export(
 
       videogender export lite.onnx
 
+      videogender export close-up.onnx --stage second
+
       videogender export mine.xml --weights runs/a/best.safetensors
     """
     kind = _format(out, format)
+    if stage not in STAGES:
+        raise ConfigError(f"--stage should be {' or '.join(STAGES)}, got {stage!r}")
     from videogender import __version__
     from videogender.config import DetectSettings
     from videogender.detector import Detector
-    from videogender.exporting import check_onnx, check_openvino, export_onnx, export_openvino
+    from videogender.exporting import (
+        check_onnx,
+        check_openvino,
+        export_onnx,
+        export_openvino,
+        graph_of,
+    )
     from videogender.sinks.atomic import pending
     from videogender.weights_store import resolve, sha256_of
 
     settings = DetectSettings(model=model, weights=weights, device="cpu", precision="fp32")
     detector = Detector.load(settings=settings)
+    graph = graph_of(detector, stage)
     facts = {
         "weights_sha256": sha256_of(resolve(model, weights)),
         "made_by": f"videogender {__version__}",
@@ -67,16 +89,16 @@ def export(
     with ExitStack() as stack:
         if kind == "onnx":
             place = stack.enter_context(pending(out, force=force))
-            export_onnx(detector, place, facts)
-            apart = check_onnx(detector, place)
+            export_onnx(detector, graph, place, facts)
+            apart = check_onnx(graph, place)
         else:
             # the one that names the other gets its name last
             place = stack.enter_context(pending(out, force=force))
             weights_place = stack.enter_context(pending(out.with_suffix(".bin"), force=force))
             with tempfile.TemporaryDirectory(prefix="videogender-export-") as folder:
                 made = Path(folder) / "model.xml"
-                export_openvino(detector, made, facts)
-                apart = check_openvino(detector, made)
+                export_openvino(detector, graph, made, facts)
+                apart = check_openvino(graph, made)
                 _copy(made, place)
                 _copy(made.with_suffix(".bin"), weights_place)
     size = out.stat().st_size
