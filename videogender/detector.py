@@ -27,6 +27,9 @@ from videogender.network.second_stage import FACE_PX, SIDE_PX, refined_boxes
 from videogender.network.trained import GENDERS
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
+# What the first stage gives less than this is hardly ever a face, and there is much of it.
+PROPOSED_FROM = 0.1
+MOST_PROPOSALS = 400  # a picture; the best of them
 MOST_CUTS = 64  # in a second stage together: a crowd must not need more memory than a frame
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 
@@ -273,6 +276,9 @@ class Detector:
         scores = predictions.face_logits[image, anchor].float().sigmoid()
         boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
         keep, owner = nms(boxes, self.settings.nms_iou, group=image)
+        if self._second is not None and int(keep.sum()) > MOST_PROPOSALS:
+            kept = keep.nonzero().squeeze(1)
+            keep[kept[_rank_within(image[kept]) >= MOST_PROPOSALS]] = False
         found, sure, second = vote(boxes, scores, keep, owner), scores[keep], None
         if self._second is not None and len(found):
             sure, found, second = self._second_stage(batch, image[keep], sure, found)
@@ -291,7 +297,9 @@ class Detector:
     def _proposed_from(self) -> float:
         """Least score of what the first stage proposes; the second may raise it."""
         threshold = self.settings.face_threshold
-        return threshold if self._second is None else min(threshold, max(0.02, threshold / 3))
+        if self._second is None:
+            return threshold
+        return min(threshold, max(PROPOSED_FROM, threshold / 3))
 
     def _still_faces(self, scores: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
         """Tell which proposals [K] are faces to both stages, each face once, bool [K]."""
