@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from videogender.config import DetectSettings
-from videogender.detector import Detector, _rank_within
+from videogender.detector import Detector
 from videogender.errors import DeviceError
 from videogender.frames import Frame, RgbPicture
 from videogender.network.anchors import STRIDES, anchors_for
 from videogender.network.boxes import encode
 from videogender.network.heads import AnchorNetwork, Predictions
+from videogender.proposals import rank_within
 
 
 class SpotNetwork(AnchorNetwork):
@@ -170,9 +171,9 @@ def test_suppressed_anchors_vote_on_gender() -> None:
     assert faces.female[0] == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_rank_within_counts_earlier_entries_of_the_same_owner() -> None:
+def testrank_within_counts_earlier_entries_of_the_same_owner() -> None:
     owner = torch.tensor([3, 0, 3, 3, 0, 7])
-    assert _rank_within(owner).tolist() == [0, 0, 1, 2, 1, 0]
+    assert rank_within(owner).tolist() == [0, 0, 1, 2, 1, 0]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (8, 8)])

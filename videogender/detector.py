@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from videogender.backends import RUNTIMES, choose_backend
-from videogender.closeup import sharpest_crops
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.errors import ModelError
 from videogender.frames import Faces, Frame, Picture, RgbPicture
 from videogender.network.attributes import AttributeHeads
-from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
-from videogender.network.second_stage import FACE_PX, SIDE_PX, refined_boxes
 from videogender.network.trained import GENDERS
+from videogender.proposals import (
+    MOST_PROPOSALS,
+    Anchors,
+    Proposals,
+    Shown,
+    propose,
+    rank_within,
+    seen_close_up,
+    still_faces,
+)
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
 # What the first stage gives less than this is hardly ever a face, and there is much of it.
 PROPOSED_FROM = 0.1
-MOST_PROPOSALS = 400  # a picture; the best of them
-MOST_CUTS = 64  # in a second stage together: a crowd must not need more memory than a frame
-MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
 Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
 
 __all__ = ["Detector", "padded_hw"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A picture as the network sees it (HWC uint8 RGB), and what it was scaled from."""
-
-    pixels: NDArray[np.uint8]
-    size_wh: tuple[int, int]
-    picture: Picture | None = None
 
 
 class Detector:
@@ -233,7 +228,7 @@ class Detector:
             scaled: HWC uint8 **RGB**, each of `input_size_wh` of its source.
             sizes_wh: width and height of each source, whose pixels the boxes are in.
         """
-        return self._by_shape([_Shown(*each) for each in zip(scaled, sizes_wh, strict=True)])
+        return self._by_shape([Shown(*each) for each in zip(scaled, sizes_wh, strict=True)])
 
     def detect_pictures(
         self, scaled: Sequence[NDArray[np.uint8]], pictures: Sequence[Picture]
@@ -246,12 +241,12 @@ class Detector:
         """
         return self._by_shape(
             [
-                _Shown(image, (picture.width, picture.height), picture)
+                Shown(image, (picture.width, picture.height), picture)
                 for image, picture in zip(scaled, pictures, strict=True)
             ]
         )
 
-    def _by_shape(self, shown: Sequence[_Shown]) -> list[Faces]:
+    def _by_shape(self, shown: Sequence[Shown]) -> list[Faces]:
         """Look at pictures of one padded shape together."""
         result: list[Faces] = [Faces.empty()] * len(shown)
         shapes = [padded_hw(each.pixels) for each in shown]
@@ -263,33 +258,21 @@ class Detector:
         return result
 
     @torch.inference_mode()
-    def _detect_batch(self, batch: Sequence[_Shown], padded_hw: tuple[int, int]) -> list[Faces]:
+    def _detect_batch(self, batch: Sequence[Shown], padded_hw: tuple[int, int]) -> list[Faces]:
         pictures = self._tensor([shown.pixels for shown in batch], padded_hw)
         predictions = self.forward(pictures)
-        least = _logit(self._proposed_from)
-        image, anchor = (predictions.face_logits > least).nonzero(as_tuple=True)
-        order = predictions.face_logits[image, anchor].argsort(descending=True, stable=True)
-        image, anchor = image[order], anchor[order]
-        if len(image) > MOST_CANDIDATES:
-            best = _rank_within(image) < MOST_CANDIDATES
-            image, anchor = image[best], anchor[best]
-        scores = predictions.face_logits[image, anchor].float().sigmoid()
-        boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
-        keep, owner = nms(boxes, self.settings.nms_iou, group=image)
-        if self._second is not None and int(keep.sum()) > MOST_PROPOSALS:
-            kept = keep.nonzero().squeeze(1)
-            keep[kept[_rank_within(image[kept]) >= MOST_PROPOSALS]] = False
-        found, sure, second = vote(boxes, scores, keep, owner), scores[keep], None
-        if self._second is not None and len(found):
-            sure, found, second = self._second_stage(batch, image[keep], sure, found)
-            stays = self._still_faces(sure, found, image[keep])
-            sure, found, second = sure[stays], found[stays], second[stays]
-            keep[keep.nonzero().squeeze(1)[~stays]] = False
-        labels = self._labels(
-            predictions, image, anchor, scores, keep, owner, pictures, found, second
-        )
-        rows = torch.cat([image[keep, None].float(), found, sure[:, None], *labels], 1)
-        rows = rows[sure.argsort(descending=True, stable=True)]
+        anchors = propose(predictions, _logit(self._proposed_from), self.settings.nms_iou)
+        if self._second is not None:
+            anchors.stay(rank_within(anchors.image[anchors.keep]) < MOST_PROPOSALS)
+        found = anchors.voted()
+        if self._second is not None:
+            found = seen_close_up(self._second, found, batch, self._mean_rgb)
+            stays = still_faces(found, self.settings.face_threshold, self.settings.nms_iou)
+            anchors.stay(stays)
+            found = found.select(stays)
+        labels = self._labels(predictions, anchors, found, pictures)
+        rows = torch.cat([found.image[:, None], found.boxes, found.scores[:, None], *labels], 1)
+        rows = rows[found.scores.argsort(descending=True, stable=True)]
         # one transfer a batch: a GPU is waited for once
         return self._by_image(rows.cpu().numpy(), batch)
 
@@ -301,108 +284,58 @@ class Detector:
             return threshold
         return min(threshold, max(PROPOSED_FROM, threshold / 3))
 
-    def _still_faces(self, scores: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
-        """Tell which proposals [K] are faces to both stages, each face once, bool [K]."""
-        best = scores.argsort(descending=True, stable=True)
-        alone, _ = nms(boxes[best], self.settings.nms_iou, group=image[best])
-        stays = scores > self.settings.face_threshold
-        stays[best] &= alone
-        return stays
-
-    def _second_stage(
-        self, batch: Sequence[_Shown], image: Tensor, scores: Tensor, boxes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Show proposals close up.
-
-        Args:
-            batch: the pictures.
-            image: int64 [K], the picture of each proposal.
-            scores: [K], face scores.
-            boxes: [K, 4], in pixels of the network's input.
-
-        Returns:
-            scores [K] and boxes [K, 4] of both stages together, and gender log-odds [K] of the
-            second.
-        """
-        second = self._second
-        assert second is not None
-        index, where = image.cpu().numpy(), boxes.cpu().numpy()
-        cuts = np.empty((len(where), SIDE_PX, SIDE_PX, 3), np.uint8)
-        for i in np.unique(index):
-            shown = batch[i]
-            cuts[index == i] = sharpest_crops(
-                shown.pixels, where[index == i], shown.picture, SIDE_PX, FACE_PX
-            )
-        opinions = []
-        for start in range(0, len(cuts), MOST_CUTS):
-            some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(self.device)
-            seen = (some - self._mean_rgb).to(self.dtype).permute(0, 3, 1, 2)
-            opinions.append(second(seen))
-        face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
-        old, new, shift = second.face_mix.tolist()
-        sure = (old * torch.logit(scores, 1e-6) + new * face + shift).sigmoid()
-        return sure, refined_boxes(deltas, boxes), gender[:, FEMALE] - gender[:, MALE]
-
     def _labels(
-        self,
-        predictions: Predictions,
-        image: Tensor,
-        anchor: Tensor,
-        scores: Tensor,
-        keep: Tensor,
-        owner: Tensor,
-        pictures: Tensor,
-        found: Tensor,
-        second: Tensor | None,
+        self, predictions: Predictions, anchors: Anchors, found: Proposals, pictures: Tensor
     ) -> list[Tensor]:
-        """Return for the K kept faces the probability of female [K, 1], and of each class [K, C].
+        """Return for the K faces the probability of female [K, 1], and of each class [K, C].
 
         The best anchors of a face, kept and suppressed, answer together, weighted by face score.
-        Of faces [K, 4] that are large, the gender is then asked anew.
+        Of faces that are large, the gender is then asked anew.
         """
-        faces = keep.nonzero().squeeze(1)
-        asked = (keep[owner] & (_rank_within(owner) < VOTES)).nonzero().squeeze(1)
-        weight = scores[asked]
-        total = torch.zeros_like(scores).index_add_(0, owner[asked], weight)
+        faces, owner = anchors.keep.nonzero().squeeze(1), anchors.owner
+        asked = (anchors.keep[owner] & (rank_within(owner) < VOTES)).nonzero().squeeze(1)
+        image, anchor, weight = anchors.image[asked], anchors.anchor[asked], anchors.score[asked]
+        total = torch.zeros_like(anchors.score).index_add_(0, owner[asked], weight)
 
         def together(ask: Asked) -> Tensor:
-            answers = ask(predictions.features, image[asked], anchor[asked]).float()
-            voted = answers.new_zeros(len(scores), answers.shape[1])
+            answers = ask(predictions.features, image, anchor).float()
+            voted = answers.new_zeros(len(owner), answers.shape[1])
             voted.index_add_(0, owner[asked], weight[:, None] * answers)
             return voted[faces] / total[faces, None]
 
-        labels = [torch.full((len(faces), 1), math.nan, device=scores.device)]
+        labels = [torch.full((len(faces), 1), math.nan, device=weight.device)]
         if self.has_gender and len(faces):
             of_head = self.head if not self.classes else None
             old, new, shift = 1.0, 0.0, 0.0
             if self._second is not None:
                 old, new, shift = self._second.gender_mix.tolist()
-            margin = torch.full((len(faces),), shift, device=scores.device)
+            margin = torch.full((len(faces),), shift, device=weight.device)
             if old:
                 logits = together(of_head or self.network.gender_logits)
                 if of_head is None:
-                    logits = self._asked_anew(logits, pictures, image[faces], found)
+                    logits = self._asked_anew(logits, pictures, found)
                 margin += old * (logits[:, FEMALE] - logits[:, MALE])
-            if second is not None and new:
-                margin += new * second
+            if found.close_up is not None:
+                margin += new * found.close_up
             margin /= self.temperature
             labels = [margin.sigmoid()[:, None]]
         if self.classes and self.head is not None:
             labels.append((together(self.head) / self.head_temperature).softmax(1))
         return labels
 
-    def _asked_anew(self, logits: Tensor, pictures: Tensor, image: Tensor, found: Tensor) -> Tensor:
+    def _asked_anew(self, logits: Tensor, pictures: Tensor, found: Proposals) -> Tensor:
         """Return gender logits [K, 2], in which large faces have new ones."""
         if (least := self.network.large_face_px) is None:
             return logits
-        longer = (found[:, 2:] - found[:, :2]).amax(1)
+        longer = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(1)
         large = (longer >= least).nonzero().squeeze(1)
         if len(large):
-            anew = large_face_logits(self.network, pictures, image[large], found[large])
+            some = found.select(large)
+            anew = large_face_logits(self.network, pictures, some.image, some.boxes)
             logits[large] = torch.where(anew.isnan(), logits[large], anew)
         return logits
 
-    def _by_image(self, rows: NDArray[np.float32], batch: Sequence[_Shown]) -> list[Faces]:
+    def _by_image(self, rows: NDArray[np.float32], batch: Sequence[Shown]) -> list[Faces]:
         """Hand faces [K, 7 + C] (image, box, score, female, classes) to their images."""
         found = []
         for index, shown in enumerate(batch):
@@ -451,17 +384,6 @@ def _logit(probability: float) -> float:
     """Return the log-odds, finite also at 0 and 1."""
     p = min(max(probability, 1e-6), 1 - 1e-6)
     return math.log(p / (1 - p))
-
-
-def _rank_within(owner: Tensor) -> Tensor:
-    """Return how many earlier entries have the same owner, [N]."""
-    order = owner.argsort(stable=True)
-    sorted_owner = owner[order]
-    place = torch.arange(len(owner), device=owner.device)
-    first = torch.searchsorted(sorted_owner, sorted_owner)
-    rank = torch.empty_like(owner)
-    rank[order] = place - first
-    return rank
 
 
 def _for_inference(network: AnchorNetwork) -> AnchorNetwork:

@@ -1,0 +1,169 @@
+"""From logits to proposals: which anchors hold a face, and what they and close-ups say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from videogender.closeup import sharpest_crops
+from videogender.frames import Picture
+from videogender.network.boxes import decode, nms, vote
+from videogender.network.heads import FEMALE, MALE, Predictions
+from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage, refined_boxes
+
+MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
+MOST_PROPOSALS = 400  # an image, that are seen close up
+MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory than a frame
+
+__all__ = [
+    "MOST_PROPOSALS",
+    "Anchors",
+    "Proposals",
+    "Shown",
+    "propose",
+    "rank_within",
+    "seen_close_up",
+    "still_faces",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture as a network sees it.
+
+    Attributes:
+        pixels: HWC uint8 **RGB**.
+        size_wh: of what it was scaled from.
+        picture: what it was scaled from, if that is at hand.
+    """
+
+    pixels: NDArray[np.uint8]
+    size_wh: tuple[int, int]
+    picture: Picture | None = None
+
+
+@dataclass(slots=True)
+class Anchors:
+    """The anchors of a batch that may hold a face, best score first.
+
+    Attributes:
+        image, anchor: int64 [N], which anchor of which picture.
+        boxes: float32 [N, 4], xyxy in pixels of the network's input.
+        score: float32 [N].
+        owner: int64 [N], the anchor that stands for the same face.
+        keep: bool [N], whether it stands for a face itself.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    boxes: Tensor
+    score: Tensor
+    owner: Tensor
+    keep: Tensor
+
+    def voted(self) -> Proposals:
+        """Return the faces, for whose places all their anchors have voted."""
+        boxes = vote(self.boxes, self.score, self.keep, self.owner)
+        return Proposals(self.image[self.keep], boxes, self.score[self.keep])
+
+    def stay(self, chosen: Tensor) -> None:
+        """Let only those of the kept anchors [K] go on that are chosen, bool [K]."""
+        self.keep[self.keep.nonzero().squeeze(1)[~chosen]] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """What the kept anchors of a batch stand for.
+
+    Attributes:
+        image: int64 [K].
+        boxes: float32 [K, 4], xyxy in pixels of the network's input.
+        scores: float32 [K], the probability that there is a face.
+        close_up: float32 [K], log-odds of female that a second stage gives, or None without one.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    scores: Tensor
+    close_up: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def select(self, chosen: Tensor) -> Proposals:
+        """Return those that an index or mask chooses."""
+        close_up = None if self.close_up is None else self.close_up[chosen]
+        return Proposals(self.image[chosen], self.boxes[chosen], self.scores[chosen], close_up)
+
+
+def propose(predictions: Predictions, least_logit: float, nms_iou: float) -> Anchors:
+    """Gather the anchors above a threshold and tell which stand for the same face."""
+    image, anchor = (predictions.face_logits > least_logit).nonzero(as_tuple=True)
+    order = predictions.face_logits[image, anchor].argsort(descending=True, stable=True)
+    image, anchor = image[order], anchor[order]
+    if len(image) > MOST_CANDIDATES:
+        best = rank_within(image) < MOST_CANDIDATES
+        image, anchor = image[best], anchor[best]
+    score = predictions.face_logits[image, anchor].float().sigmoid()
+    boxes = decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor])
+    keep, owner = nms(boxes, nms_iou, group=image)
+    return Anchors(image, anchor, boxes, score, owner, keep)
+
+
+def seen_close_up(
+    stage: SecondStage, proposals: Proposals, batch: Sequence[Shown], mean_rgb: Tensor
+) -> Proposals:
+    """Let a second stage judge proposals, and return what both stages say of them.
+
+    Args:
+        stage: folded for inference, reading RGB minus the mean.
+        proposals: of the first stage.
+        batch: the pictures that they are in.
+        mean_rgb: float [3], on the stage's device.
+    """
+    if not len(proposals):
+        return replace(proposals, close_up=proposals.scores)
+    image, boxes = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
+    cuts = np.empty((len(boxes), SIDE_PX, SIDE_PX, 3), np.uint8)
+    for index in np.unique(image):
+        shown, here = batch[index], image == index
+        cuts[here] = sharpest_crops(shown.pixels, boxes[here], shown.picture, SIDE_PX, FACE_PX)
+    dtype = stage.input_convolution.weight.dtype
+    opinions = []
+    for start in range(0, len(cuts), MOST_CUTS):
+        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device)
+        opinions.append(stage((some - mean_rgb).to(dtype).permute(0, 3, 1, 2)))
+    face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
+    old, new, shift = stage.face_mix.tolist()
+    odds = old * torch.logit(proposals.scores, 1e-6) + new * face + shift
+    return Proposals(
+        proposals.image,
+        refined_boxes(deltas, proposals.boxes),
+        odds.sigmoid(),
+        gender[:, FEMALE] - gender[:, MALE],
+    )
+
+
+def still_faces(proposals: Proposals, least_score: float, nms_iou: float) -> Tensor:
+    """Tell which proposals [K] are faces to both stages, each face once, bool [K]."""
+    best = proposals.scores.argsort(descending=True, stable=True)
+    alone, _ = nms(proposals.boxes[best], nms_iou, group=proposals.image[best])
+    stays = proposals.scores > least_score
+    stays[best] &= alone
+    return stays
+
+
+def rank_within(owner: Tensor) -> Tensor:
+    """Return how many earlier entries have the same owner, [N]."""
+    order = owner.argsort(stable=True)
+    sorted_owner = owner[order]
+    place = torch.arange(len(owner), device=owner.device)
+    first = torch.searchsorted(sorted_owner, sorted_owner)
+    rank = torch.empty_like(owner)
+    rank[order] = place - first
+    return rank
