@@ -25,6 +25,7 @@ DATA, RUN, RECIPE = "Data", "Run", "Recipe"
 
 # flags of settings that have one of their own
 FLAGS = {
+    "--part": "part",
     "--minutes": "minutes",
     "--steps": "steps",
     "--side": "side",
@@ -91,6 +92,7 @@ def train(
         list[Path] | None,
         paths("--val-portraits", "Portraits to choose by and to calibrate on. Repeatable."),
     ] = None,
+    part: Annotated[str | None, setting("--part", RUN)] = None,
     minutes: Annotated[float | None, setting("--minutes", RUN)] = None,
     steps: Annotated[int | None, setting("--steps", RUN)] = None,
     init: Annotated[
@@ -159,6 +161,9 @@ def train(
       {"image": "a.jpg", "width": 640, "height": 480,
        "faces": [{"box": [12, 30, 52, 84], "gender": "female"}]}
 
+    The anchors come first. `--part second-stage` then teaches the small network
+    that sees each face close up, on what the anchors of --init propose.
+
     With data to choose by, best.safetensors holds the weights with the highest
     sum of average precision and gender accuracy, calibrated at the end. Ctrl-C
     writes a checkpoint first.
@@ -169,6 +174,10 @@ def train(
         --val-scenes faces/val --val-portraits people/val --out runs/a --minutes 300
 
       videogender train --out runs/a --resume
+
+      videogender train --part second-stage --init runs/a/best.safetensors
+        --scenes faces/train --portraits people/train --val-scenes faces/val
+        --val-portraits people/val --out runs/b --minutes 120
 
       torchrun --nproc-per-node 8 -m videogender train --scenes faces/train
         --out runs/b --steps 50000 --batch 256
@@ -183,7 +192,7 @@ def train(
         if not equals:
             raise ConfigError(f"--set {text}: expected KEY=VALUE, such as crops.aspect=0.1")
         values = with_values({key.strip(): value}, values, "--set")
-    given = (minutes, steps, side, batch, lr, optimizer, seed)
+    given = (part, minutes, steps, side, batch, lr, optimizer, seed)
     for (flag, key), flag_value in zip(FLAGS.items(), given, strict=True):
         if flag_value is not None:
             values = with_values({key: flag_value}, values, flag)

@@ -388,9 +388,17 @@ def _proposals(
     generator = torch.Generator().manual_seed(settings.seed)
     parts = []
     for level, drawn in RANDOM_BOXES.items():
-        say(f"looking for what the first stage takes for faces, at 1/{2**level} of the size")
+        size = f"1/{2**level} of the size" if level else "full size"
+        say(f"looking for what the first stage takes for faces, at {size}")
+
+        def told(done: int, count: int) -> None:
+            if done < count and done % max(1, count // 4) == 0:
+                say(f"{done:,} of {count:,} scenes")
+
         parts.append(
-            proposals_of(store, propose, level=level, random_boxes=drawn, generator=generator)
+            proposals_of(
+                store, propose, level=level, random_boxes=drawn, generator=generator, told=told
+            )
         )
     table = Candidates.joined(parts)
     holds = int(table.holds_face.sum())
