@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ PROPOSED_FROM = 0.1
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
 Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
+# What the first stage proposes, and the pictures, to what both stages say.
+CloseUp = Callable[[Proposals, Sequence[Shown]], Proposals]
 
 __all__ = ["Detector", "padded_hw"]
 
@@ -63,6 +66,7 @@ class Detector:
     Attributes:
         backend: what computes the network: `torch`, or the name of another runtime.
         forward: its forward pass; usually `network` itself in another form.
+        close_up: shows proposals to the network's second stage, if it has one.
     """
 
     def __init__(
@@ -89,7 +93,6 @@ class Detector:
         self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._second = self.network.second_stage
         self.backend, self.forward = choose_backend(
             backend,
             self.network,
@@ -102,6 +105,9 @@ class Detector:
             torch.empty(31 * 2**20, dtype=torch.uint8)
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
+        self.close_up: CloseUp | None = None
+        if self.network.second_stage is not None:
+            self.close_up = partial(seen_close_up, self.network.second_stage, self._mean_rgb)
 
     @classmethod
     def load(
@@ -262,11 +268,11 @@ class Detector:
         pictures = self._tensor([shown.pixels for shown in batch], padded_hw)
         predictions = self.forward(pictures)
         anchors = propose(predictions, _logit(self._proposed_from), self.settings.nms_iou)
-        if self._second is not None:
+        if self.close_up is None:
+            found = anchors.voted()
+        else:
             anchors.stay(rank_within(anchors.image[anchors.keep]) < MOST_PROPOSALS)
-        found = anchors.voted()
-        if self._second is not None:
-            found = seen_close_up(self._second, found, batch, self._mean_rgb)
+            found = self.close_up(anchors.voted(), batch)
             stays = still_faces(found, self.settings.face_threshold, self.settings.nms_iou)
             anchors.stay(stays)
             found = found.select(stays)
@@ -280,7 +286,7 @@ class Detector:
     def _proposed_from(self) -> float:
         """Least score of what the first stage proposes; the second may raise it."""
         threshold = self.settings.face_threshold
-        if self._second is None:
+        if self.close_up is None:
             return threshold
         return min(threshold, max(PROPOSED_FROM, threshold / 3))
 
@@ -307,8 +313,8 @@ class Detector:
         if self.has_gender and len(faces):
             of_head = self.head if not self.classes else None
             old, new, shift = 1.0, 0.0, 0.0
-            if self._second is not None:
-                old, new, shift = self._second.gender_mix.tolist()
+            if self.network.second_stage is not None:
+                old, new, shift = self.network.second_stage.gender_mix.tolist()
             margin = torch.full((len(faces),), shift, device=weight.device)
             if old:
                 logits = together(of_head or self.network.gender_logits)

@@ -116,15 +116,15 @@ def propose(predictions: Predictions, least_logit: float, nms_iou: float) -> Anc
 
 
 def seen_close_up(
-    stage: SecondStage, proposals: Proposals, batch: Sequence[Shown], mean_rgb: Tensor
+    stage: SecondStage, mean_rgb: Tensor, proposals: Proposals, batch: Sequence[Shown]
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
     Args:
         stage: folded for inference, reading RGB minus the mean.
+        mean_rgb: float [3], on the stage's device.
         proposals: of the first stage.
         batch: the pictures that they are in.
-        mean_rgb: float [3], on the stage's device.
     """
     if not len(proposals):
         return replace(proposals, close_up=proposals.scores)

@@ -135,11 +135,19 @@ class FrameParts:
         """Go over the frames once and return milliseconds a frame, one value a batch."""
         watch, count = self._watch, self._batch
         parts: dict[str, list[float]] = {
-            name: [] for name in ("before_ms", "network_ms", "after_ms", "gender_ms", "ratio")
+            name: []
+            for name in (
+                "before_ms",
+                "network_ms",
+                "after_ms",
+                "close_up_ms",
+                "gender_ms",
+                "ratio",
+            )
         }
         for start in range(0, len(self._scaled) - count + 1, count):
             rows = slice(start, start + count)
-            watch.gender = 0.0
+            watch.gender = watch.close_up = 0.0
             began = watch.now()
             self._detector.detect(self._scaled[rows], self._sizes_wh[rows])
             ended = watch.now()
@@ -148,7 +156,8 @@ class FrameParts:
             seconds = {
                 "before_ms": watch.entered - began,
                 "network_ms": network,
-                "after_ms": ended - watch.left - watch.gender,
+                "after_ms": ended - watch.left - watch.gender - watch.close_up,
+                "close_up_ms": watch.close_up,
                 "gender_ms": watch.gender,
             }
             for name, value in seconds.items():
@@ -158,12 +167,12 @@ class FrameParts:
 
 
 class _Watch:
-    """Notes when a detector's network is entered and left, and how long gender heads take."""
+    """Notes when a detector's network is entered and left, and what is asked besides takes."""
 
     def __init__(self, detector: Detector) -> None:
         self._device = detector.device
-        self.entered = self.left = self.gender = 0.0
-        network, forward = detector.network, detector.forward
+        self.entered = self.left = self.gender = self.close_up = 0.0
+        network, forward, close_up = detector.network, detector.forward, detector.close_up
         inner = network.gender_logits
 
         def watched(x: torch.Tensor) -> Predictions:
@@ -178,7 +187,16 @@ class _Watch:
             self.gender += self.now() - began
             return result
 
+        def seen(*inputs: Any) -> Any:
+            began = self.now()
+            assert close_up is not None
+            result = close_up(*inputs)
+            self.close_up += self.now() - began
+            return result
+
         detector.forward = watched
+        if close_up is not None:
+            detector.close_up = seen
         setattr(network, "gender_logits", timed)  # noqa: B010  # mypy: a method of an instance
 
     def now(self) -> float:

@@ -157,6 +157,7 @@ def _frame(plan: Plan, clip: Path) -> FrameCost:
         before_ms=over_all("before_ms"),
         network_ms=over_all("network_ms"),
         after_ms=over_all("after_ms"),
+        close_up_ms=over_all("close_up_ms"),
         gender_ms=over_all("gender_ms"),
         around_to_network=over_all("ratio"),
     )

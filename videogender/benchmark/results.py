@@ -136,7 +136,8 @@ class FrameCost:
         scale_ms: decoded samples to RGB of that size; runs in the reader's thread.
         before_ms: from there to the network's input.
         network_ms: the forward pass.
-        after_ms: thresholds, boxes, suppression; without the gender heads.
+        after_ms: thresholds, boxes, suppression; without the next two.
+        close_up_ms: the second stage, faces cut out included.
         gender_ms: the gender heads, at the anchors of faces.
         around_to_network: all of the detector's time but the forward pass, the gender heads
             included, divided by the forward pass: the median over batches.
@@ -148,6 +149,7 @@ class FrameCost:
     before_ms: Spread
     network_ms: Spread
     after_ms: Spread
+    close_up_ms: Spread
     gender_ms: Spread
     around_to_network: Spread
 

@@ -102,6 +102,7 @@ def _frame(table: Table, results: Results) -> None:
     _row(table, "into the network", cost.before_ms, "ms")
     _row(table, "network", cost.network_ms, "ms")
     _row(table, "boxes, suppression", cost.after_ms, "ms")
+    _row(table, "faces close up", cost.close_up_ms, "ms")
     _row(table, "gender heads", cost.gender_ms, "ms")
     aim = f"into, boxes and gender heads; aim: under {AROUND_AIM}"
     _row(table, "around / network", cost.around_to_network, "", aim)

@@ -243,7 +243,8 @@ class DecodedPicture:
         if frame.format.name not in _PLANAR or (frame.width, frame.height) != self._stored_wh:
             return RgbPicture(self.to_rgb()).parts_rgb(parts, every)
         planes = [self._orientation.turn(samples_of(plane)) for plane in frame.planes]
-        to_rgb = rgb_of_yuv(self.matrix, full_range=frame.color_range == _FULL_RANGE)
+        with self._converting:  # the tags are those of the frame
+            to_rgb = rgb_of_yuv(self.matrix, full_range=self.full_range)
         found = []
         for (left, top, right, bottom), step in zip(parts, every, strict=True):
             rows, columns = np.arange(top, bottom, step), np.arange(left, right, step)
