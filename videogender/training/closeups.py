@@ -24,11 +24,13 @@ class CloseUpTargets:
 
     Attributes:
         holds_face: bool [K].
+        has_box: bool [K], whether the face's box is to be learned.
         box: float32 [K, 4], the face, xyxy in pixels of the crop; only where there is one.
         gender: int64 [K], 0 female, 1 male, -1 unknown.
     """
 
     holds_face: Tensor
+    has_box: Tensor
     box: Tensor
     gender: Tensor
 
@@ -61,6 +63,8 @@ class CloseUpPools:
         women = self._scenes.gender == FEMALE
         share = women.float().mean().clamp(0.05, 0.95)
         self._scene_weight = torch.where(women, 1 / share, 1 / (1 - share))
+        # most faces are tiny; so that large ones are seen as well, a face counts by its side's root
+        self._face_weight = (self._faces.box[:, 2:] - self._faces.box[:, :2]).amax(1).sqrt()
 
     def draw(self, settings: CloseUpSettings, generator: torch.Generator) -> Candidates:
         """Draw the candidates of a batch; what a pool lacks is drawn from all faces."""
@@ -73,7 +77,9 @@ class CloseUpPools:
             count = round(settings.batch * share) if len(table) else 0
             parts.append(table.select(_drawn(len(table), count, weight, generator)))
         rest = settings.batch - sum(len(part) for part in parts)
-        parts.append(self._faces.select(_drawn(len(self._faces), rest, None, generator)))
+        parts.append(
+            self._faces.select(_drawn(len(self._faces), rest, self._face_weight, generator))
+        )
         return Candidates.joined(parts)
 
     def some_proposed(self, most: int, generator: torch.Generator) -> Candidates:
@@ -153,4 +159,6 @@ def plan_closeups(
         level,
         to_source,
     )
-    return crops, CloseUpTargets(holds, torch.cat([at - half, at + half], 1), table.gender)
+    has_box = holds if settings.portrait_boxes else holds & (table.image < len(store.scene_ids))
+    found = torch.cat([at - half, at + half], 1)
+    return crops, CloseUpTargets(holds, has_box, found, table.gender)

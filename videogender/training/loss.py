@@ -95,8 +95,9 @@ def second_stage_losses(
     """
     holds = targets.holds_face
     face_loss = F.binary_cross_entropy_with_logits(opinion.face.float(), holds.float())
-    found = refined_boxes(opinion.deltas[holds].float(), proposal_in_crop(opinion.deltas)[holds])
-    box_loss = ciou_loss(found, targets.box[holds]).sum() / holds.sum().clamp(min=1)
+    boxed = targets.has_box
+    found = refined_boxes(opinion.deltas[boxed].float(), proposal_in_crop(opinion.deltas)[boxed])
+    box_loss = ciou_loss(found, targets.box[boxed]).sum() / boxed.sum().clamp(min=1)
     known = targets.gender >= 0
     each = F.cross_entropy(
         opinion.gender[known].float(),

@@ -72,20 +72,20 @@ class CloseUpSettings:
     """How close-ups are drawn when the second stage is trained."""
 
     batch: int = _setting(160, "close-ups a step and process", least=4, most=65536)
-    portrait_share: float = _setting(0.3, "of them, portraits with gender", least=0, most=1)
+    portrait_share: float = _setting(0.27, "of them, portraits with gender", least=0, most=1)
     scene_share: float = _setting(
-        0.22, "faces of scenes with gender, both genders as often", least=0, most=1
+        0.2, "faces of scenes with gender, both genders as often", least=0, most=1
     )
     none_share: float = _setting(
-        0.32, "boxes that hold no face; the rest are proposals that do", least=0, most=1
+        0.25, "boxes that hold no face; the rest are proposals that do", least=0, most=1
     )
     propose_from: float = _setting(
         0.1, "least face score of what the first stage proposes", least=0, most=1
     )
     shift: float = _setting(
-        0.07, "standard deviation of a crop's shift, in sides of the face", least=0, most=1
+        0.09, "standard deviation of a crop's shift, in sides of the face", least=0, most=1
     )
-    size: float = _setting(0.12, "standard deviation of the log of its size", least=0, most=1)
+    size: float = _setting(0.15, "standard deviation of the log of its size", least=0, most=1)
     rotation_degrees: float = _setting(
         8.0, "standard deviation of its turn, on half of them", least=0, most=45
     )
@@ -93,6 +93,9 @@ class CloseUpSettings:
         0.5, "share that is read from a shrunk picture, as small faces are", least=0, most=1
     )
     least_seen_px: float = _setting(10.0, "longer side of a face in those", least=1)
+    portrait_boxes: bool = _setting(
+        False, "learn boxes from portraits too; often they are another detector's"
+    )
 
 
 @dataclass(frozen=True, slots=True)
