@@ -18,6 +18,7 @@ from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage, refi
 
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 MOST_PROPOSALS = 400  # an image, that are seen close up
+SEEN_AGAIN_FROM = 0.1  # score after the first view, to get a second
 MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory than a frame
 
 __all__ = [
@@ -120,6 +121,9 @@ def seen_close_up(
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
+    What may be a face then is seen once more, around the box that came out, and the second stage's
+    answer is the mean of both views: their errors differ, as the crops do.
+
     Args:
         stage: folded for inference, reading RGB minus the mean.
         mean_rgb: float [3], on the stage's device.
@@ -128,6 +132,23 @@ def seen_close_up(
     """
     if not len(proposals):
         return replace(proposals, close_up=proposals.scores)
+    old, new, shift = stage.face_mix.tolist()
+    first = old * torch.logit(proposals.scores, 1e-6) + shift
+    face, boxes, gender = _opinion(stage, mean_rgb, proposals, batch)
+    likely = ((first + new * face).sigmoid() > SEEN_AGAIN_FROM).nonzero().squeeze(1)
+    if len(likely):
+        moved = replace(proposals, boxes=boxes).select(likely)
+        face_again, boxes_again, gender_again = _opinion(stage, mean_rgb, moved, batch)
+        face[likely] = (face[likely] + face_again) / 2
+        boxes[likely] = (boxes[likely] + boxes_again) / 2
+        gender[likely] = (gender[likely] + gender_again) / 2
+    return Proposals(proposals.image, boxes, (first + new * face).sigmoid(), gender)
+
+
+def _opinion(
+    stage: SecondStage, mean_rgb: Tensor, proposals: Proposals, batch: Sequence[Shown]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups."""
     image, boxes = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
     cuts = np.empty((len(boxes), SIDE_PX, SIDE_PX, 3), np.uint8)
     for index in np.unique(image):
@@ -139,14 +160,7 @@ def seen_close_up(
         some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device)
         opinions.append(stage((some - mean_rgb).to(dtype).permute(0, 3, 1, 2)))
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
-    old, new, shift = stage.face_mix.tolist()
-    odds = old * torch.logit(proposals.scores, 1e-6) + new * face + shift
-    return Proposals(
-        proposals.image,
-        refined_boxes(deltas, proposals.boxes),
-        odds.sigmoid(),
-        gender[:, FEMALE] - gender[:, MALE],
-    )
+    return face, refined_boxes(deltas, proposals.boxes), gender[:, FEMALE] - gender[:, MALE]
 
 
 def still_faces(proposals: Proposals, least_score: float, nms_iou: float) -> Tensor:
