@@ -329,6 +329,7 @@ def test_nothing_found_is_nothing_shown() -> None:
     assert len(settle(Tape().read(), SETTINGS, 0.5)) == 0
 
 
+@pytest.mark.timed
 def test_twenty_faces_cost_less_than_a_millisecond() -> None:
     """The better half of the frames is counted: the machine has other work."""
     faces = [Face(straight(60 + 120 * (i % 10), 150 + 300 * (i // 10), 50, 20)) for i in range(20)]

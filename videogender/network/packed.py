@@ -91,6 +91,7 @@ class PackedNetwork(nn.Module):
     def __init__(self, network: AnchorNetwork) -> None:
         super().__init__()
         self.inner = copy.deepcopy(network)
+        self.inner.second_stage = None  # that is asked of the network itself
         for name, unit in list(self.inner.named_modules()):
             if not isinstance(unit, ConvUnit):
                 continue
