@@ -330,8 +330,8 @@ def test_nothing_found_is_nothing_shown() -> None:
 
 
 @pytest.mark.timed
-def test_twenty_faces_cost_less_than_a_millisecond() -> None:
-    """The better half of the frames is counted: the machine has other work."""
+def test_twenty_faces_cost_a_few_milliseconds_at_most() -> None:
+    """About one, on a machine that has nothing else to do; a loop over pairs would take many."""
     faces = [Face(straight(60 + 120 * (i % 10), 150 + 300 * (i // 10), 50, 20)) for i in range(20)]
     scene = Scene(faces, steady(25, 4), missing=0.05)
     for follow in (Tracker(SETTINGS, 0.5), Follower(SETTINGS, LabelSettings(), 0.5)):
@@ -343,4 +343,4 @@ def test_twenty_faces_cost_less_than_a_millisecond() -> None:
             else:
                 follow.look(found, t)
             taken.append(time.perf_counter() - began)
-        assert np.quantile(taken, 0.25) < 1e-3
+        assert np.quantile(taken, 0.25) < 4e-3
