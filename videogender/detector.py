@@ -18,7 +18,7 @@ from videogender.backends import RUNTIMES, choose_backend
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
 from videogender.errors import ModelError
-from videogender.frames import Faces, Frame, Picture, RgbPicture
+from videogender.frames import Faces, Frame, Picture, as_picture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
@@ -220,7 +220,7 @@ class Detector:
         """
         found: list[Faces] = []
         for start in range(0, len(images), self.batch_size):
-            pictures = [_picture(image) for image in images[start : start + self.batch_size]]
+            pictures = [as_picture(image) for image in images[start : start + self.batch_size]]
             scaled = [p.to_rgb(self.input_size_wh(p.width, p.height)) for p in pictures]
             found.extend(self.detect_pictures(scaled, pictures))
         return found
@@ -369,12 +369,6 @@ class Detector:
             row[h:].zero_()
             row[:h, w:].zero_()
         return out.permute(0, 3, 1, 2)
-
-
-def _picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:
-    if isinstance(image, Frame):
-        return image.picture
-    return RgbPicture(image) if isinstance(image, np.ndarray) else image
 
 
 def padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture", "Track"]
+__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture", "Track", "as_picture"]
 
 Label = Literal["female", "male", "unsure"]
 _VERDICTS: dict[int, Label] = {1: "female", -1: "male", 0: "unsure"}
@@ -79,6 +79,13 @@ class RgbPicture:
             self.array[top:bottom:step, left:right:step]
             for (left, top, right, bottom), step in zip(parts, every, strict=True)
         ]
+
+
+def as_picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:
+    """Return the picture of an HWC uint8 **RGB** array, a frame or a picture."""
+    if isinstance(image, Frame):
+        return image.picture
+    return RgbPicture(image) if isinstance(image, np.ndarray) else image
 
 
 @dataclass(frozen=True, slots=True, eq=False)

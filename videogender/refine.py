@@ -25,7 +25,7 @@ from videogender.closeup import CloseUp, sharpest_crops
 from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.errors import ModelError
-from videogender.frames import Faces, Frame, Picture, RgbPicture
+from videogender.frames import Faces, Frame, Picture, as_picture
 from videogender.network.attributes import RefeedHead
 from videogender.network.trained import GENDERS
 
@@ -222,7 +222,7 @@ class RefinedDetector:
         """Find the faces of each picture; see `Detector.__call__`."""
         found: list[Faces] = []
         for start in range(0, len(images), self.batch_size):
-            pictures = [_picture(image) for image in images[start : start + self.batch_size]]
+            pictures = [as_picture(image) for image in images[start : start + self.batch_size]]
             scaled = [p.to_rgb(self.input_size_wh(p.width, p.height)) for p in pictures]
             found.extend(self.detect_pictures(scaled, pictures))
         return found
@@ -267,9 +267,3 @@ def _mean(
     odds = np.exp(mean)
     together: NDArray[np.float32] = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
     return together
-
-
-def _picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:
-    if isinstance(image, Frame):
-        return image.picture
-    return RgbPicture(image) if isinstance(image, np.ndarray) else image

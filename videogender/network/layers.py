@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["ConvUnit", "draw_weights"]
+__all__ = ["ConvUnit", "draw_weights", "fold"]
 
 
 def draw_weights(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
@@ -60,3 +60,18 @@ class ConvUnit(nn.Module):
             norm.bias,
         )
         self.norm = nn.Identity()
+
+
+@torch.no_grad()
+def fold(network: nn.Module, first: nn.Conv2d, pixel_scale: float) -> None:
+    """Fold all normalisation, and the scale of pixels, into the weights, for inference.
+
+    Args:
+        network: whose units are folded.
+        first: its convolution that reads the picture; afterwards it takes unscaled pixels.
+        pixel_scale: what pixels were multiplied by before.
+    """
+    for module in network.modules():
+        if isinstance(module, ConvUnit):
+            module.fuse()
+    first.weight.mul_(pixel_scale)

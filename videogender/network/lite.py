@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork, GenderForm
-from videogender.network.layers import ConvUnit
+from videogender.network.layers import ConvUnit, fold
 
 __all__ = ["Lite"]
 
@@ -73,11 +72,7 @@ class Lite(AnchorNetwork):
 
         Afterwards the input is pixel values minus the mean, unscaled.
         """
-        for module in self.modules():
-            if isinstance(module, ConvUnit):
-                module.fuse()
-        with torch.no_grad():
-            self.input_convolution.weight.mul_(self.pixel_scale)
+        fold(self, self.input_convolution, self.pixel_scale)
         self.pixel_scale = 1.0  # type: ignore[misc]
 
 

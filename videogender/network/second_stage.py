@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videogender.network.layers import ConvUnit
+from videogender.network.layers import ConvUnit, fold
 
 SIDE_PX = 80  # of a crop
 FACE_PX = 48.0  # longer side of the proposed box in it: hair, ears and neck are seen too
@@ -110,11 +110,7 @@ class SecondStage(nn.Module):
 
         Afterwards the input is pixel values minus the mean, unscaled.
         """
-        for module in self.modules():
-            if isinstance(module, ConvUnit):
-                module.fuse()
-        with torch.no_grad():
-            self.input_convolution.weight.mul_(self.pixel_scale)
+        fold(self, self.input_convolution, self.pixel_scale)
         self.pixel_scale = 1.0
 
 
