@@ -140,7 +140,8 @@ class FrameCost:
         close_up_ms: the second stage, faces cut out included.
         gender_ms: the gender heads, at the anchors of faces.
         around_to_network: all of the detector's time but the forward pass, the second
-            stage and the gender heads included, divided by the forward pass: the median over batches.
+            stage and the gender heads included, divided by the forward pass: the median over
+            batches.
     """
 
     size_wh: tuple[int, int]
