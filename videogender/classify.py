@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.closeup import MEAN_RGB, CloseUp
+from videogender.closeup import CloseUp
 from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.devices import choose_device
 from videogender.errors import ModelError
-from videogender.frames import Faces, Frame, Picture, RgbPicture
+from videogender.frames import MEAN_RGB, Faces, Frame, Picture, RgbPicture
 from videogender.network import checkpoints
 from videogender.network.trained import Trained
 from videogender.refine import RefinedDetector, Refiner

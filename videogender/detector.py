@@ -105,6 +105,7 @@ class Detector:
             torch.empty(31 * 2**20, dtype=torch.uint8)
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
+        self._mean_row = torch.zeros(0, device=self.device, dtype=self.dtype)
         self.close_up: CloseUp | None = None
         if self.network.second_stage is not None:
             self.close_up = partial(seen_close_up, self.network.second_stage, self._mean_rgb)
@@ -359,13 +360,17 @@ class Detector:
     def _tensor(self, batch: Sequence[NDArray[np.uint8]], padded_hw: tuple[int, int]) -> Tensor:
         """Return network input [B, 3, H, W]: mean subtracted, zeros where padded."""
         height, width = padded_hw
+        if len(self._mean_row) < width * 3:
+            self._mean_row = self._mean_rgb.to(self.dtype).repeat(width)
         out = torch.empty(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
         for row, image in zip(out, batch, strict=True):
             h, w = image.shape[:2]
             # torch refuses to look at read-only memory without a warning; copies are rare here
             pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
-            # to copy and then subtract is faster than to subtract across number formats
-            row[:h, :w].copy_(pixels, non_blocking=True).sub_(self._mean_rgb)
+            # to copy and then subtract is faster than to subtract across number formats, and a
+            # whole row at a time faster than three numbers
+            row[:h, :w].copy_(pixels, non_blocking=True)
+            row.flatten(1)[:h, : w * 3].sub_(self._mean_row[: w * 3])
             row[h:].zero_()
             row[:h, w:].zero_()
         return out.permute(0, 3, 1, 2)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Faces", "Frame", "Label", "Picture", "RgbPicture", "Track", "as_picture"]
+from videogender.squares import cut_squares
+
+MEAN_RGB = (123, 117, 104)  # of the networks' input; a picture's rim in this colour becomes zeros
+
+__all__ = ["MEAN_RGB", "Faces", "Frame", "Label", "Picture", "RgbPicture", "Track", "as_picture"]
 
 Label = Literal["female", "male", "unsure"]
 _VERDICTS: dict[int, Label] = {1: "female", -1: "male", 0: "unsure"}
@@ -29,14 +33,16 @@ class Picture(Protocol):
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Return HWC uint8 **RGB**, contiguous; scaled to `size_wh` (width, height) if given."""
 
-    def parts_rgb(
-        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
-    ) -> list[NDArray[np.uint8]]:
-        """Return some parts of the picture as HWC uint8 **RGB**, without converting the rest.
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
+        """Return squares of the picture, each scaled to `side_px`, without converting the rest.
 
         Args:
-            parts: left, top, right and bottom in pixels, within the picture.
-            every: of each part, read one pixel of so many, across and down.
+            squares: int64 [K, 3], left, top and side in pixels, even numbers, as many a video has
+                its colours only for every other pixel; they may reach beyond the picture.
+            side_px: width and height of the result.
+
+        Returns:
+            uint8 [K, side_px, side_px, 3] **RGB**; `MEAN_RGB` where there is no picture.
         """
 
 
@@ -71,14 +77,9 @@ class RgbPicture:
         scaled = Image.fromarray(self.array).resize(size_wh, Image.Resampling.BILINEAR)
         return np.array(scaled)
 
-    def parts_rgb(
-        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
-    ) -> list[NDArray[np.uint8]]:
-        """Return views of parts of the array; see `Picture.parts_rgb`."""
-        return [
-            self.array[top:bottom:step, left:right:step]
-            for (left, top, right, bottom), step in zip(parts, every, strict=True)
-        ]
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
+        """Return squares cut out of the array; see `Picture.squares_rgb`."""
+        return cut_squares(self.array, squares, side_px, np.array(MEAN_RGB, np.uint8))
 
 
 def as_picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:

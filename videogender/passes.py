@@ -9,7 +9,7 @@ Detection runs in the first pass alone, pictures are kept in neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -263,7 +263,5 @@ class _NoPicture:
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")
 
-    def parts_rgb(
-        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
-    ) -> list[NDArray[np.uint8]]:
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")

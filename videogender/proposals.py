@@ -121,8 +121,8 @@ def seen_close_up(
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
-    What may be a face then is seen once more, around the box that came out, and the second stage's
-    answer is the mean of both views: their errors differ, as the crops do.
+    What may be a face then is seen once more, mirrored and around the box that came out, and the
+    second stage's answer is the mean of both views: their errors differ, as the crops do.
 
     Args:
         stage: folded for inference, reading RGB minus the mean.
@@ -138,7 +138,9 @@ def seen_close_up(
     likely = ((first + new * face).sigmoid() > SEEN_AGAIN_FROM).nonzero().squeeze(1)
     if len(likely):
         moved = replace(proposals, boxes=boxes).select(likely)
-        face_again, boxes_again, gender_again = _opinion(stage, mean_rgb, moved, batch)
+        face_again, boxes_again, gender_again = _opinion(
+            stage, mean_rgb, moved, batch, mirrored=True
+        )
         face[likely] = (face[likely] + face_again) / 2
         boxes[likely] = (boxes[likely] + boxes_again) / 2
         gender[likely] = (gender[likely] + gender_again) / 2
@@ -146,21 +148,33 @@ def seen_close_up(
 
 
 def _opinion(
-    stage: SecondStage, mean_rgb: Tensor, proposals: Proposals, batch: Sequence[Shown]
+    stage: SecondStage,
+    mean_rgb: Tensor,
+    proposals: Proposals,
+    batch: Sequence[Shown],
+    *,
+    mirrored: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups."""
-    image, boxes = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
-    cuts = np.empty((len(boxes), SIDE_PX, SIDE_PX, 3), np.uint8)
+    image, around = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
+    cuts = np.empty((len(around), SIDE_PX, SIDE_PX, 3), np.uint8)
+    middle = np.empty_like(around)
     for index in np.unique(image):
         shown, here = batch[index], image == index
-        cuts[here] = sharpest_crops(shown.pixels, boxes[here], shown.picture, SIDE_PX, FACE_PX)
+        cuts[here], middle[here] = sharpest_crops(
+            shown.pixels, around[here], shown.picture, SIDE_PX, FACE_PX
+        )
     dtype = stage.input_convolution.weight.dtype
     opinions = []
     for start in range(0, len(cuts), MOST_CUTS):
         some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device)
-        opinions.append(stage((some - mean_rgb).to(dtype).permute(0, 3, 1, 2)))
+        seen = (some - mean_rgb).to(dtype).permute(0, 3, 1, 2)
+        opinions.append(stage(seen.flip(3) if mirrored else seen))
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
-    return face, refined_boxes(deltas, proposals.boxes), gender[:, FEMALE] - gender[:, MALE]
+    if mirrored:
+        deltas[:, 0].neg_()
+    boxes = refined_boxes(deltas, torch.from_numpy(middle).to(deltas.device))
+    return face, boxes, gender[:, FEMALE] - gender[:, MALE]
 
 
 def still_faces(proposals: Proposals, least_score: float, nms_iou: float) -> Tensor:

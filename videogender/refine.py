@@ -117,7 +117,8 @@ class Refiner:
             shown, (width, height) = scaled[place], sizes_wh[place]
             shrunk = np.array([shown.shape[1] / width, shown.shape[0] / height] * 2, np.float32)
             small = faces.boxes[rows] * shrunk
-            crops.append(sharpest_crops(shown, small, picture, side, self._face_px))
+            cuts, _ = sharpest_crops(shown, small, picture, side, self._face_px)
+            crops.append(cuts)
         answers = self._closeup(np.concatenate(crops))
         refined, start = [], 0
         for faces, rows in zip(found, chosen, strict=True):

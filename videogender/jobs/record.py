@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -166,7 +166,5 @@ class _Size:
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")
 
-    def parts_rgb(
-        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
-    ) -> list[NDArray[np.uint8]]:
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")

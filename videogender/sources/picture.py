@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,7 +14,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from videogender.frames import RgbPicture
+from videogender.frames import MEAN_RGB, RgbPicture
+from videogender.squares import cut_squares
 
 __all__ = [
     "DecodedPicture",
@@ -230,38 +230,32 @@ class DecodedPicture:
             )
         return np.ascontiguousarray(self._orientation.turn(samples_of(rgb.planes[0], 3)))
 
-    def parts_rgb(
-        self, parts: Sequence[tuple[int, int, int, int]], every: Sequence[int]
-    ) -> list[NDArray[np.uint8]]:
-        """Return some parts as HWC uint8 **RGB**; see `videogender.frames.Picture.parts_rgb`.
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
+        """Return squares as HWC uint8 **RGB**; see `videogender.frames.Picture.squares_rgb`.
 
-        Of 8-bit 4:2:0, as nearly all video is, only these parts are converted.
+        Of 8-bit 4:2:0, as nearly all video is, only the pixels of the result are converted.
         """
-        if not parts:
-            return []
-        frame = self._frame
-        if frame.format.name not in _PLANAR or (frame.width, frame.height) != self._stored_wh:
-            return RgbPicture(self.to_rgb()).parts_rgb(parts, every)
-        planes = [self._orientation.turn(samples_of(plane)) for plane in frame.planes]
+        frame, turned = self._frame, self._orientation
+        # on a mirrored side the chroma of an odd picture begins with half a sample
+        half = (turned.mirror_x and self.width % 2) or (turned.mirror_y and self.height % 2)
+        is_other_size = (frame.width, frame.height) != self._stored_wh
+        if half or is_other_size or frame.format.name not in _PLANAR:
+            return RgbPicture(self.to_rgb()).squares_rgb(squares, side_px)
         with self._converting:  # the tags are those of the frame
             to_rgb = rgb_of_yuv(self.matrix, full_range=self.full_range)
-        found = []
-        for (left, top, right, bottom), step in zip(parts, every, strict=True):
-            rows, columns = np.arange(top, bottom, step), np.arange(left, right, step)
-            luma = planes[0][rows[:, None], columns]
-            # on a mirrored side the chroma of an odd picture begins with half a sample
-            down, across = (
-                (where + length % 2 * flipped) // 2
-                for where, length, flipped in (
-                    (rows, self.height, self._orientation.mirror_y),
-                    (columns, self.width, self._orientation.mirror_x),
-                )
+        mean = np.linalg.solve(to_rgb[:, :3], np.array(MEAN_RGB) - to_rgb[:, 3])
+        fill = np.rint(mean).clip(0, 255).astype(np.uint8)
+        cuts = [
+            cut_squares(
+                turned.turn(samples_of(plane))[..., None],
+                squares if number == 0 else squares // 2,
+                side_px,
+                fill[number : number + 1],
             )
-            chroma = [plane[down[:, None], across] for plane in planes[1:]]
-            yuv = np.stack([luma, *chroma], -1).astype(np.float32)
-            rgb = yuv @ to_rgb[:, :3].T + to_rgb[:, 3]
-            found.append(np.rint(rgb).clip(0, 255).astype(np.uint8))
-        return found
+            for number, plane in enumerate(frame.planes)
+        ]
+        rgb = np.concatenate(cuts, -1).astype(np.float32) @ to_rgb[:, :3].T + to_rgb[:, 3]
+        return np.rint(rgb).clip(0, 255).astype(np.uint8)
 
     def to_yuv420p(self) -> av.VideoFrame:
         """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.

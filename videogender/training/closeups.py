@@ -15,6 +15,8 @@ from videogender.training.data import PYRAMID_LEVELS, ImageStore
 from videogender.training.proposals import Candidates, faces_of
 from videogender.training.settings import CloseUpSettings
 
+SLOWLY = 0.002  # what one face changes in how wrong the network is said to be about its kind
+
 __all__ = ["CloseUpPools", "CloseUpTargets", "plan_closeups"]
 
 
@@ -27,12 +29,15 @@ class CloseUpTargets:
         has_box: bool [K], whether the face's box is to be learned.
         box: float32 [K, 4], the face, xyxy in pixels of the crop; only where there is one.
         gender: int64 [K], 0 female, 1 male, -1 unknown.
+        kind: int64 [K], two for each of the store's groups: the first of women, and of faces whose
+            gender is unknown.
     """
 
     holds_face: Tensor
     has_box: Tensor
     box: Tensor
     gender: Tensor
+    kind: Tensor
 
     def as_targets(self) -> Targets:
         """Return the faces in the form that distortions of pixels read."""
@@ -55,14 +60,12 @@ class CloseUpPools:
         faces = faces_of(store)
         known = faces.gender >= 0
         is_scene = faces.image < len(store.scene_ids)
+        self._wrong = torch.ones(len(store.groups) * 2, device=faces.image.device)
         self._portraits = faces.select(known & ~is_scene)
         self._scenes = faces.select(known & is_scene)
         self._faces = Candidates.joined([proposals.select(proposals.holds_face), faces])
         self._none = proposals.select(~proposals.holds_face)
         self._proposed = proposals.select(~proposals.logit.isnan())
-        women = self._scenes.gender == FEMALE
-        share = women.float().mean().clamp(0.05, 0.95)
-        self._scene_weight = torch.where(women, 1 / share, 1 / (1 - share))
         # most faces are tiny; so that large ones are seen as well, a face counts by its side's root
         self._face_weight = (self._faces.box[:, 2:] - self._faces.box[:, :2]).amax(1).sqrt()
 
@@ -70,8 +73,8 @@ class CloseUpPools:
         """Draw the candidates of a batch; what a pool lacks is drawn from all faces."""
         parts = []
         for table, share, weight in (
-            (self._portraits, settings.portrait_share, None),
-            (self._scenes, settings.scene_share, self._scene_weight),
+            (self._portraits, settings.portrait_share, self._fair(self._portraits)),
+            (self._scenes, settings.scene_share, self._fair(self._scenes)),
             (self._none, settings.none_share, None),
         ):
             count = round(settings.batch * share) if len(table) else 0
@@ -81,6 +84,33 @@ class CloseUpPools:
             self._faces.select(_drawn(len(self._faces), rest, self._face_weight, generator))
         )
         return Candidates.joined(parts)
+
+    def heed(self, kind: Tensor, loss: Tensor) -> None:
+        """Note how wrong the network is about kinds of faces, for the next draws.
+
+        Args:
+            kind: int64 [K], see `CloseUpTargets.kind`.
+            loss: float [K], of gender.
+        """
+        total = torch.zeros_like(self._wrong).index_add_(0, kind, loss)
+        count = torch.zeros_like(self._wrong).index_add_(0, kind, torch.ones_like(loss))
+        mean = torch.where(count > 0, total / count.clamp(min=1), self._wrong)
+        self._wrong = torch.lerp(self._wrong, mean, SLOWLY * count.clamp(max=1 / SLOWLY))
+
+    def _fair(self, table: Candidates) -> Tensor:
+        """Return how often each of some faces with gender is to be drawn, float [N].
+
+        Women and men come as often. Within either, a group counts by the square of how wrong the
+        network is about it, and by the root of its size: few faces drawn often are learned by
+        heart.
+        """
+        size = torch.bincount(table.kind, minlength=len(self._wrong)).clamp(min=1)
+        weight = (self._wrong.square() / size.sqrt())[table.kind]
+        women = table.gender == FEMALE
+        share = (weight * women).sum() / weight.sum().clamp(min=1e-9)
+        if 0 < share < 1:
+            weight = weight * torch.where(women, 1 / share, 1 / (1 - share))
+        return weight
 
     def some_proposed(self, most: int, generator: torch.Generator) -> Candidates:
         """Draw proposals of the first stage, each once."""
@@ -161,4 +191,4 @@ def plan_closeups(
     )
     has_box = holds if settings.portrait_boxes else holds & (table.image < len(store.scene_ids))
     found = torch.cat([at - half, at + half], 1)
-    return crops, CloseUpTargets(holds, has_box, found, table.gender)
+    return crops, CloseUpTargets(holds, has_box, found, table.gender, table.kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class ImageStore:
         scenes: pictures in which faces have many sizes.
         portraits: pictures of about one face each; they become tiles of mosaics.
         threads: decoders at work.
+        least_age: the gender of faces whose `age` is less counts as unknown.
+        group_by: keys by which faces are grouped: the first of them that a face has.
 
     Attributes:
         pixels: uint8 [bytes], every image at every pyramid level, HWC **BGR**, end to end.
@@ -39,6 +41,8 @@ class ImageStore:
         size_wh: int64 [I, L, 2], its width and height there.
         boxes: float32 [F, 4], xyxy in pixels of level 0; faces of image i stand together.
         gender: int64 [F], 0 female, 1 male, -1 unknown.
+        group: int64 [F], of `groups`.
+        groups: names of the groups, such as `skin V`; the first is of faces that have no such key.
         ignore: bool [F], faces that count neither way.
         first_face: int64 [I + 1], where the faces of image i begin.
         scene_ids, portrait_ids: int64, images by the kind of crop that suits them.
@@ -49,7 +53,13 @@ class ImageStore:
     """
 
     def __init__(
-        self, scenes: Sequence[Entry], portraits: Sequence[Entry], threads: int = 4
+        self,
+        scenes: Sequence[Entry],
+        portraits: Sequence[Entry],
+        threads: int = 4,
+        *,
+        least_age: float = 0.0,
+        group_by: Sequence[str] = (),
     ) -> None:
         entries = [*scenes, *portraits]
         faces = [f for e in entries for f in e.faces]
@@ -66,9 +76,11 @@ class ImageStore:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self._decode, range(len(entries)), entries))
         self.boxes = torch.tensor([f["box"] for f in faces], dtype=torch.float32)
-        self.gender = torch.tensor(
-            [GENDER_INDEX.get(f.get("gender") or "", UNKNOWN_GENDER) for f in faces]
-        )
+        self.gender = torch.tensor([_gender(f, least_age) for f in faces])
+        names = [_group(f, group_by) for f in faces]
+        self.groups = ["", *sorted(set(names) - {""})]
+        number = {name: index for index, name in enumerate(self.groups)}
+        self.group = torch.tensor([number[name] for name in names])
         self.ignore = torch.tensor([bool(f.get("ignore", False)) for f in faces])
         counts = torch.tensor([0] + [len(e.faces) for e in entries])
         self.first_face = counts.cumsum(0)
@@ -105,6 +117,17 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+
+def _gender(face: Mapping[str, Any], least_age: float) -> int:
+    age = face.get("age")
+    if isinstance(age, (int, float)) and age < least_age:
+        return UNKNOWN_GENDER
+    return GENDER_INDEX.get(face.get("gender") or "", UNKNOWN_GENDER)
+
+
+def _group(face: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return next((f"{key} {face[key]}" for key in keys if face.get(key) is not None), "")
 
 
 def add_ignored(

@@ -134,7 +134,13 @@ def train(
         [e for path in data.val_portraits for e in read_entries(path)],
     )
     network = _start(init or (folder.last if resume else None), settings)
-    store = ImageStore(scenes, portraits, threads=os.cpu_count() or 1)
+    store = ImageStore(
+        scenes,
+        portraits,
+        threads=os.cpu_count() or 1,
+        least_age=settings.least_age,
+        group_by=settings.closeups.group_by,
+    )
     tell(
         f"{len(store):,} images, {store.pixels.numel() / 1e9:.1f} GB of pixels, "
         f"{len(store.boxes):,} faces, {int((store.gender >= 0).sum()):,} with gender"

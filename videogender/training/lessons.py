@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork
 from videogender.network.second_stage import SecondStage
@@ -102,7 +103,14 @@ class CloseUpLesson:
     def losses(self, batch: tuple[Tensor, CloseUpTargets]) -> Losses:
         """Compare what the second stage says with what is true."""
         images, targets = batch
-        return second_stage_losses(self._look(images), targets, self._settings.loss)
+        opinion = self._look(images)
+        known = targets.gender >= 0
+        with torch.no_grad():
+            each = F.cross_entropy(
+                opinion.gender[known].float(), targets.gender[known], reduction="none"
+            )
+            self._pools.heed(targets.kind[known], each)
+        return second_stage_losses(opinion, targets, self._settings.loss)
 
     @torch.no_grad()
     def settle(self, network: AnchorNetwork) -> None:

@@ -33,6 +33,7 @@ class Candidates:
         box: float32 [N, 4], as proposed, xyxy in pixels of the stored image.
         face: float32 [N, 4], the face that it holds; NaN for none.
         gender: int64 [N], of that face; -1 unknown.
+        group: int64 [N], of that face, as the store has it; 0 for none.
         level: int64 [N], the pyramid level at which it was seen when it was proposed.
         logit: float32 [N], log-odds of a face that the first stage gave it; NaN if it gave none.
     """
@@ -41,6 +42,7 @@ class Candidates:
     box: Tensor
     face: Tensor
     gender: Tensor
+    group: Tensor
     level: Tensor
     logit: Tensor
 
@@ -61,6 +63,11 @@ class Candidates:
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     @property
+    def kind(self) -> Tensor:
+        """Group and gender as one number, int64 [N]: 2 × group, and 1 more for men."""
+        return self.group * 2 + self.gender.clamp(min=0)
+
+    @property
     def holds_face(self) -> Tensor:
         """Whether there is a face, bool [N]."""
         return ~self.face[:, 0].isnan()
@@ -76,7 +83,7 @@ def faces_of(store: ImageStore) -> Candidates:
     kept = ~store.ignore & (tall >= LEAST_FACE_PX) & (shown[:, 2] - shown[:, 0] > 2)
     level = torch.zeros_like(image)
     unseen = torch.full((len(image),), math.nan, device=shown.device)
-    table = Candidates(image, shown, shown.clone(), store.gender, level, unseen)
+    table = Candidates(image, shown, shown.clone(), store.gender, store.group, level, unseen)
     return table.select(kept)
 
 
@@ -134,6 +141,7 @@ def _sorted_out(
     counts = ~store.ignore[mine] & (labelled[:, 3] - labelled[:, 1] >= LEAST_FACE_PX)
     face = torch.full((len(boxes), 4), math.nan)
     gender = torch.full((len(boxes),), -1, dtype=torch.long)
+    group = torch.zeros_like(gender)
     best = torch.zeros(len(boxes))
     if len(labelled):
         overlap = iou_matrix(boxes, labelled)
@@ -141,7 +149,8 @@ def _sorted_out(
         holds = (best >= HOLDS_FACE_IOU) & counts[which]
         face[holds] = labelled[which[holds]]
         gender[holds] = store.gender[mine][which[holds]]
+        group[holds] = store.group[mine][which[holds]]
     kept = ~face[:, 0].isnan() | (best < HOLDS_NONE_IOU)
     image = torch.full((len(boxes),), index)
     levels = torch.full_like(image, level)
-    return Candidates(image, boxes, face, gender, levels, logits).select(kept)
+    return Candidates(image, boxes, face, gender, group, levels, logits).select(kept)

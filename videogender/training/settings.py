@@ -79,6 +79,11 @@ class CloseUpSettings:
     none_share: float = _setting(
         0.25, "boxes that hold no face; the rest are proposals that do", least=0, most=1
     )
+    group_by: tuple[str, ...] = _setting(
+        ("race", "skin"),
+        "keys of a face; groups by the first it has, and by gender, are drawn by how wrong it "
+        "still is about them",
+    )
     propose_from: float = _setting(
         0.1, "least face score of what the first stage proposes", least=0, most=1
     )
@@ -147,6 +152,9 @@ class TrainSettings:
     seed: int = _setting(0, "start of all random numbers", least=0, most=10**9)
     checkpoint_minutes: float = _setting(3.0, "time between checkpoints", least=0)
     validate_minutes: float = _setting(10.0, "time between validations", least=0)
+    least_age: float = _setting(
+        3.0, "faces whose `age` is less in years teach no gender: nobody can tell", least=0
+    )
     crops: CropSettings = field(default_factory=CropSettings)
     closeups: CloseUpSettings = field(default_factory=CloseUpSettings)
     loss: LossSettings = field(default_factory=LossSettings)
