@@ -10,6 +10,7 @@ from torch import Tensor
 
 from videogender.config import DetectSettings
 from videogender.detector import Detector
+from videogender.devices import has_native_bf16
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork, Predictions
 from videogender.network.packed import MOST_SHAPES, PackedConv, PackedNetwork, pack
@@ -92,8 +93,21 @@ def test_a_detector_packs_and_keeps_the_plain_network() -> None:
     assert detector.at_threshold(0.1).forward is detector.forward
 
 
+@pytest.mark.skipif(
+    not has_native_bf16(torch.device("cpu")), reason="bf16 is emulated on this processor"
+)
+@needs_packing
+def test_bf16_is_packed_and_stays_near_what_it_was(network: AnchorNetwork) -> None:
+    network.to(torch.bfloat16)
+    packed = pack(network)
+    assert packed is not None
+    x = noise(2, 96, 160).to(torch.bfloat16)
+    for found, wanted in zip(answers(packed, x)[:2], answers(network, x)[:2], strict=True):
+        assert (found - wanted).abs().max() < 0.1
+
+
 def test_what_cannot_be_packed_is_left_alone(network: AnchorNetwork) -> None:
-    assert pack(network.to(torch.bfloat16)) is None
+    assert pack(network.to(torch.float16)) is None
     assert pack(S3FD()) is None
 
 

@@ -134,12 +134,12 @@ def test_rare_looks_and_boxes_that_follow(clip: Path, tmp_path: Path, key: str) 
         assert abs(columns.min() - square_x(i)) <= 8, f"frame {i}"
 
 
-def test_files_are_looked_at_fifteen_times_a_second_unless_faces_are_hidden(
+def test_files_are_looked_at_ten_times_a_second_unless_faces_are_hidden(
     clip: Path, tmp_path: Path
 ) -> None:
     for number, (more, looks) in enumerate(
         [
-            ({}, 15),
+            ({}, 10),
             ({"track__every": 2}, 13),
             ({"track__detect_fps": 0}, 25),
             ({"render__blur": True}, 25),

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from videogender.config import TrackSettings
 from videogender.errors import ConfigError
-from videogender.frames import Faces
+from videogender.frames import Faces, RgbPicture
 from videogender.passes import Schedule, check
 from videogender.tracking import motion
 from videogender.tracking.association import assign, overlaps
@@ -194,7 +194,8 @@ def room(seed: int, shift: float = 0.0, light: float = 1.0) -> NDArray[np.uint8]
 
 def shots(pictures: list[NDArray[np.uint8]], fps: float = 25) -> list[Shot]:
     detector = CutDetector()
-    return [detector.step(thumbnail(image), i / fps) for i, image in enumerate(pictures)]
+    small = [thumbnail(RgbPicture(image)) for image in pictures]
+    return [detector.step(one, i / fps) for i, one in enumerate(small)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -226,7 +227,7 @@ def test_flat_pictures_are_no_cuts_by_their_noise() -> None:
 @pytest.mark.parametrize("size_hw", [(1, 1), (7, 300), (360, 640), (1081, 33)])
 def test_thumbnails_of_any_size(size_hw: tuple[int, int]) -> None:
     ramp = np.linspace(0, 255, size_hw[1]).astype(np.uint8)
-    small = thumbnail(np.repeat(np.tile(ramp, (size_hw[0], 1))[..., None], 3, 2))
+    small = thumbnail(RgbPicture(np.repeat(np.tile(ramp, (size_hw[0], 1))[..., None], 3, 2)))
     assert small.shape == (18, 32)
     if size_hw[1] > 32:
         np.testing.assert_allclose(small[0], np.linspace(4, 251, 32), atol=6)

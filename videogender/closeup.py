@@ -148,7 +148,8 @@ def _squares(boxes: NDArray[np.floating], share: float, unit: int) -> NDArray[np
     wide = boxes.astype(np.float64)
     side = np.rint((wide[:, 2:] - wide[:, :2]).max(1, initial=1.0) * share / unit).clip(1)
     corner = np.rint((wide[:, :2] + wide[:, 2:]) / 2 / unit - side[:, None] / 2)
-    return np.c_[corner, side].astype(np.int64) * unit
+    found: NDArray[np.int64] = np.c_[corner, side].astype(np.int64) * unit
+    return found
 
 
 def _middle(squares: NDArray[np.int64], share: float) -> NDArray[np.float32]:

@@ -83,7 +83,7 @@ class DetectSettings:
 
 
 # In half of a film's or camera's frames: boxes between two looks lie between two known places.
-LOOKS_A_SECOND = 15
+LOOKS_A_SECOND = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,9 @@ from videogender.proposals import (
 )
 
 PAD_MULTIPLE = 32  # inputs are padded to it, so that neighbouring sizes share one shape
+# On a CPU two batches side by side, each in a thread of its own, are done sooner than one after the
+# other by two threads: much around the convolutions does not divide.
+MOST_WORKERS = 4
 # What the first stage gives less than this is hardly ever a face, and there is much of it.
 PROPOSED_FROM = 0.1
 
@@ -64,6 +69,7 @@ class Detector:
             under it.
 
     Attributes:
+        threads: of PyTorch, as it was built.
         backend: what computes the network: `torch`, or the name of another runtime.
         forward: its forward pass; usually `network` itself in another form.
         close_up: shows proposals to the network's second stage, if it has one.
@@ -93,11 +99,9 @@ class Detector:
         self.temperature, self.head_temperature = temperature, head_temperature
         self.network = _for_inference(network).to(self.device, self.dtype)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.threads = torch.get_num_threads()
         self.backend, self.forward = choose_backend(
-            backend,
-            self.network,
-            threads=torch.get_num_threads(),
-            weights_sha256=weights_sha256,
+            backend, self.network, threads=self.threads, weights_sha256=weights_sha256
         )
         self.head = None if head is None else head.to(self.device, self.dtype)
         if self.device.type == "cpu":
@@ -196,8 +200,28 @@ class Detector:
         if self.settings.backend != "torch":
             parts.insert(1, self.backend)
         if self.device.type == "cpu":
-            parts.append(f"{torch.get_num_threads()} threads")
+            parts.append(f"{self.threads} threads")
         return ", ".join(parts)
+
+    @property
+    def workers(self) -> int:
+        """How many threads should ask it at the same time, if there are batches for all."""
+        is_alone = self.device.type != "cpu" or self.backend != "torch"
+        return 1 if is_alone else min(MOST_WORKERS, self.threads)
+
+    @contextmanager
+    def worker_threads(self) -> Iterator[Executor]:
+        """Run threads that ask it, among which PyTorch's own are divided."""
+        share = max(1, self.threads // self.workers)
+        pool = ThreadPoolExecutor(
+            self.workers, "videogender-look", initializer=torch.set_num_threads, initargs=(share,)
+        )
+        try:
+            with pool:
+                yield pool
+        finally:
+            # what a thread sets holds for it and for all that begin later
+            torch.set_num_threads(self.threads)
 
     def input_size_wh(self, width: int, height: int) -> tuple[int, int]:
         """Return the size (width, height) at which a picture of this size is looked at.

@@ -33,6 +33,16 @@ class Picture(Protocol):
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Return HWC uint8 **RGB**, contiguous; scaled to `size_wh` (width, height) if given."""
 
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return how bright some pixels are, 0 to 255, in whatever form that is cheapest to read.
+
+        Args:
+            rows, columns: int [R, 1] and [1, C], within the picture.
+
+        Returns:
+            uint8 [R, C].
+        """
+
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         """Return squares of the picture, each scaled to `side_px`, without converting the rest.
 
@@ -76,6 +86,11 @@ class RgbPicture:
 
         scaled = Image.fromarray(self.array).resize(size_wh, Image.Resampling.BILINEAR)
         return np.array(scaled)
+
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return the green of some pixels, which stands for brightness."""
+        seen: NDArray[np.uint8] = self.array[rows, columns, 1]
+        return seen
 
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         """Return squares cut out of the array; see `Picture.squares_rgb`."""

@@ -21,7 +21,6 @@ from videogender.config import TrackSettings
 from videogender.errors import ConfigError
 from videogender.frames import Faces, Frame, Picture
 from videogender.pipeline import (
-    BATCHES_IN_FLIGHT,
     FRAME_BUDGET_BYTES,
     QUEUE_DEPTH,
     BatchDetector,
@@ -29,6 +28,8 @@ from videogender.pipeline import (
     Pipeline,
     Stage,
     WeakDetector,
+    batches_in_flight,
+    in_order,
     look,
 )
 from videogender.tracking.cuts import CutDetector, Shot, thumbnail
@@ -43,8 +44,6 @@ __all__ = ["FirstPass", "Schedule", "check", "second_pass", "without_pictures"]
 
 # Followed frames whose count may wait for whoever watches the progress.
 PROGRESS_DEPTH = 64
-# What a picture is scaled to where only cuts are looked for.
-_GLANCE_WH = (128, 72)
 # Frames without a look that may travel with those of a batch.
 _MOST_IN_BATCH = 256
 
@@ -168,21 +167,16 @@ class FirstPass:
         frame_bytes = wide * high * 3
         if self._shows_pictures:
             frame_bytes += self._source.width * self._source.height * 3 // 2
-        fits = FRAME_BUDGET_BYTES // (BATCHES_IN_FLIGHT * frame_bytes)
+        fits = FRAME_BUDGET_BYTES // (batches_in_flight(self._detector) * frame_bytes)
         size = max(1, min(self._detector.batch_size, fits))
         batch = _Batch()
         for frame in self._source:
             seconds = frame.pts_seconds or 0.0
             shot, scaled = Shot.SAME, None
             if self._settings.cuts:
-                # Always from one kind of picture: others differ a little, as a cut does.
-                glance = (
-                    frame.picture.to_rgb(_GLANCE_WH) if self._is_sparse else self._scaled(frame)
-                )
-                shot = cuts.step(thumbnail(glance), seconds)
-                scaled = None if self._is_sparse else glance
+                shot = cuts.step(thumbnail(frame.picture), seconds)
             if schedule.is_due(seconds, shot):
-                scaled = self._scaled(frame) if scaled is None else scaled
+                scaled = frame.picture.to_rgb(self._input_wh)
                 batch.looks += 1
             kept = frame.picture if self._shows_pictures and scaled is not None else None
             picture = kept or _NoPicture(*self._size_wh)
@@ -194,15 +188,8 @@ class FirstPass:
         if batch.glances:
             yield batch
 
-    @property
-    def _is_sparse(self) -> bool:
-        return self._settings.every > 1 or bool(self._settings.detect_fps)
-
-    def _scaled(self, frame: Frame) -> NDArray[np.uint8]:
-        return frame.picture.to_rgb(self._input_wh)
-
     def _look(self, batches: Iterable[_Batch]) -> Iterator[list[_Glance]]:
-        for batch in batches:
+        def work(batch: _Batch) -> list[_Glance]:
             looks = [glance for glance in batch.glances if glance.scaled is not None]
             if looks:
                 scaled = [glance.scaled for glance in looks if glance.scaled is not None]
@@ -210,8 +197,9 @@ class FirstPass:
                 for glance, faces in zip(looks, found, strict=True):
                     glance.scaled, glance.picture = None, _NoPicture(*self._size_wh)
                     glance.faces = faces
-                del scaled
-            yield batch.glances
+            return batch.glances
+
+        return in_order(batches, work, self._detector)
 
     def _follow(self, looked: Iterable[list[_Glance]]) -> Iterator[int]:
         tracker, tape = self._tracker, self._tape
@@ -261,6 +249,9 @@ class _NoPicture:
     height: int
 
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        raise RuntimeError("the pixels of this frame were not kept")
+
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")
 
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:

@@ -4,14 +4,17 @@
     decode, scale    ->    batches of frames   ->   (frame, faces), one by one
 
 A stage is an ordinary iterator that runs in a thread of its own. A full queue stops its producer,
-so that memory depends on the depth of the queues and never on the length of the video.
+so that memory depends on the depth of the queues and never on the length of the video. Where the
+detector says so, the inference thread hands batches to several workers and keeps their order.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,21 +27,25 @@ from videogender.frames import Faces, Frame, Picture
 
 __all__ = [
     "BatchDetector",
+    "ParallelDetector",
     "PictureDetector",
     "Pipeline",
     "Stage",
     "WeakDetector",
+    "batches_in_flight",
     "detect_in",
+    "in_order",
     "look",
     "stream",
     "unbatched",
 ]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # Batches that may wait between two stages. Two smooth out the frames that take longer than others.
 QUEUE_DEPTH = 2
-# One is being read, one inferred and one consumed; the others wait.
+# One is being read, one inferred and one consumed; the others wait. Further workers have one each.
 BATCHES_IN_FLIGHT = 3 + 2 * QUEUE_DEPTH
 # Bytes of decoded frames in flight. Batches shrink to fit: a 4K frame holds 12 MB as yuv420p.
 FRAME_BUDGET_BYTES = 512 * 2**20
@@ -80,6 +87,18 @@ class PictureDetector(BatchDetector, Protocol):
         self, scaled: Sequence[NDArray[np.uint8]], pictures: Sequence[Picture]
     ) -> list[Faces]:
         """Find the faces of pictures, given as they are and scaled; boxes in their own pixels."""
+
+
+@runtime_checkable
+class ParallelDetector(BatchDetector, Protocol):
+    """A detector that answers more batches a second if several threads ask it."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads are best; 1 if there is nothing to gain."""
+
+    def worker_threads(self) -> AbstractContextManager[Executor]:
+        """Return so many threads that are fit to ask it."""
 
 
 class _NoConsumerError(Exception):
@@ -271,12 +290,38 @@ def _read(frames: Iterable[Frame], detector: BatchDetector) -> Iterator[_Batch]:
 def _infer(
     batches: Iterable[_Batch], detector: BatchDetector
 ) -> Iterator[list[tuple[Frame, Faces]]]:
-    for batch in batches:
+    def work(batch: _Batch) -> list[tuple[Frame, Faces]]:
         found = look(detector, batch.scaled, [frame.picture for frame in batch.frames])
-        result = list(zip(batch.frames, found, strict=True))
         # The consumer empties the list as it goes; nothing here may keep its frames alive.
-        del batch, found
-        yield result
+        return list(zip(batch.frames, found, strict=True))
+
+    return in_order(batches, work, detector)
+
+
+def in_order(batches: Iterable[T], work: Callable[[T], R], detector: BatchDetector) -> Iterator[R]:
+    """Yield what work makes of each batch, in order; side by side if the detector gains by it."""
+    if not isinstance(detector, ParallelDetector) or detector.workers < 2:
+        yield from map(work, batches)
+        return
+    waiting: deque[Future[R]] = deque()
+    with detector.worker_threads() as workers:
+        try:
+            for batch in batches:
+                waiting.append(workers.submit(work, batch))
+                del batch
+                if len(waiting) > detector.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for result in waiting:
+                result.cancel()
+
+
+def batches_in_flight(detector: BatchDetector) -> int:
+    """Return how many batches may be on their way at the same time."""
+    more = detector.workers if isinstance(detector, ParallelDetector) else 1
+    return BATCHES_IN_FLIGHT + (more if more > 1 else 0)
 
 
 def look(
@@ -297,5 +342,5 @@ def look(
 def _batch_size(frame: Frame, detector: BatchDetector) -> int:
     """Return the detector's batch size, or less where frames are so large that few of them fit."""
     frame_bytes = max(1, frame.width * frame.height * 3 // 2)
-    fits = FRAME_BUDGET_BYTES // (BATCHES_IN_FLIGHT * frame_bytes)
+    fits = FRAME_BUDGET_BYTES // (batches_in_flight(detector) * frame_bytes)
     return max(1, min(detector.batch_size, fits))

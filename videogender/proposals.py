@@ -18,7 +18,10 @@ from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage, refi
 
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 MOST_PROPOSALS = 400  # an image, that are seen close up
-SEEN_AGAIN_FROM = 0.1  # score after the first view, to get a second
+# A second view is for what may be a face, unless the first has left no doubt: by its score, and by
+# the log-odds of its gender.
+SEEN_AGAIN_FROM = 0.1
+PLAIN_SCORE, PLAIN_GENDER = 0.95, 2.0
 MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory than a frame
 
 __all__ = [
@@ -121,8 +124,9 @@ def seen_close_up(
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
-    What may be a face then is seen once more, mirrored and around the box that came out, and the
-    second stage's answer is the mean of both views: their errors differ, as the crops do.
+    Where that leaves doubt, a proposal is seen once more, mirrored and around the box that came
+    out. The second stage's answer then is the mean of both views: their errors differ, as the crops
+    do.
 
     Args:
         stage: folded for inference, reading RGB minus the mean.
@@ -135,15 +139,17 @@ def seen_close_up(
     old, new, shift = stage.face_mix.tolist()
     first = old * torch.logit(proposals.scores, 1e-6) + shift
     face, boxes, gender = _opinion(stage, mean_rgb, proposals, batch)
-    likely = ((first + new * face).sigmoid() > SEEN_AGAIN_FROM).nonzero().squeeze(1)
-    if len(likely):
-        moved = replace(proposals, boxes=boxes).select(likely)
+    score = (first + new * face).sigmoid()
+    plain = (score > PLAIN_SCORE) & (gender.abs() > PLAIN_GENDER)
+    again = ((score > SEEN_AGAIN_FROM) & ~plain).nonzero().squeeze(1)
+    if len(again):
+        moved = replace(proposals, boxes=boxes).select(again)
         face_again, boxes_again, gender_again = _opinion(
             stage, mean_rgb, moved, batch, mirrored=True
         )
-        face[likely] = (face[likely] + face_again) / 2
-        boxes[likely] = (boxes[likely] + boxes_again) / 2
-        gender[likely] = (gender[likely] + gender_again) / 2
+        face[again] = (face[again] + face_again) / 2
+        boxes[again] = (boxes[again] + boxes_again) / 2
+        gender[again] = (gender[again] + gender_again) / 2
     return Proposals(proposals.image, boxes, (first + new * face).sigmoid(), gender)
 
 
@@ -165,10 +171,12 @@ def _opinion(
             shown.pixels, around[here], shown.picture, SIDE_PX, FACE_PX
         )
     dtype = stage.input_convolution.weight.dtype
+    mean_row = mean_rgb.to(dtype).repeat(SIDE_PX)
     opinions = []
     for start in range(0, len(cuts), MOST_CUTS):
-        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device)
-        seen = (some - mean_rgb).to(dtype).permute(0, 3, 1, 2)
+        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device, dtype)
+        # a row at a time: three numbers at a time are slow to subtract
+        seen = some.flatten(2).sub_(mean_row).view_as(some).permute(0, 3, 1, 2)
         opinions.append(stage(seen.flip(3) if mirrored else seen))
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
     if mirrored:

@@ -166,5 +166,8 @@ class _Size:
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")
 
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+        raise RuntimeError("the pixels of this frame were not kept")
+
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         raise RuntimeError("the pixels of this frame were not kept")

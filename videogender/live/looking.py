@@ -221,7 +221,7 @@ class Looker:
                 )
             shot = Shot.SAME
             if self._settings.track.cuts:
-                shot = self._cuts[position].step(thumbnail(image), seconds)
+                shot = self._cuts[position].step(thumbnail(captured.frame.picture), seconds)
             if known is not None and known.take != captured.take:
                 shot = Shot.NEW
             outlook = follower.outlook(faces, seconds, shot)

@@ -19,7 +19,8 @@ from videogender.network.layers import ConvUnit
 
 MOST_SHAPES = 8  # whose weights are kept; a video has one or two
 TRIAL_HW = (96, 128)
-TOLERANCE = 1e-4  # of logits, deltas and taps, against the plain network
+# Of logits, deltas and taps, against the plain network; bf16 keeps three digits of a sum.
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 __all__ = ["PackedConv", "PackedNetwork", "answer_alike", "pack"]
 
@@ -116,11 +117,11 @@ def pack(network: AnchorNetwork) -> PackedNetwork | None:
     """Pack a fused network for inference on the CPU.
 
     Returns:
-        None where that is not to be had: another device, half precision, a trunk of other parts,
+        None where that is not to be had: another device, fp16, a trunk of other parts,
         a build of PyTorch without oneDNN, or one in which it gives other answers.
     """
     weight = network.input_convolution.weight
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if weight.device.type != "cpu" or weight.dtype not in TOLERANCES:
         return None
     if not any(isinstance(module, ConvUnit) for module in network.modules()):
         return None
@@ -135,11 +136,13 @@ def pack(network: AnchorNetwork) -> PackedNetwork | None:
 @torch.inference_mode()
 def answer_alike(network: AnchorNetwork, other: Callable[[Tensor], Predictions]) -> bool:
     """Tell whether something else gives a network's answers and taps, on a small noisy picture."""
+    dtype = network.input_convolution.weight.dtype
     noise = torch.rand(1, *TRIAL_HW, 3, generator=torch.Generator().manual_seed(0))
-    picture = (noise * 255 - 128).permute(0, 3, 1, 2)
+    picture = (noise * 255 - 128).to(dtype).permute(0, 3, 1, 2)
     wanted, found = network(picture), other(picture)
+    tolerance = TOLERANCES[dtype]
     return all(
-        theirs.shape == ours.shape and torch.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE)
+        theirs.shape == ours.shape and torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance)
         for ours, theirs in (
             (wanted.face_logits, found.face_logits),
             (wanted.box_deltas, found.box_deltas),

@@ -6,6 +6,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -52,6 +53,7 @@ def matrix_of(colorspace: int, height: int) -> str:
     return _MATRICES.get(colorspace, "bt709" if height >= _HD_HEIGHT else "bt601")
 
 
+@lru_cache(maxsize=8)
 def rgb_of_yuv(matrix: str, *, full_range: bool) -> NDArray[np.float32]:
     """Return the affine map [3, 4] from 8-bit Y, Cb, Cr to R, G, B of 0 to 255.
 
@@ -75,6 +77,15 @@ def rgb_of_yuv(matrix: str, *, full_range: bool) -> NDArray[np.float32]:
     )
     offset = -weights @ np.array([black, 128, 128])
     found: NDArray[np.float32] = np.c_[weights, offset].astype(np.float32)
+    return found
+
+
+@lru_cache(maxsize=8)
+def _mean_yuv(matrix: str, full_range: bool) -> NDArray[np.uint8]:
+    """Return `MEAN_RGB` as 8-bit Y, Cb, Cr."""
+    to_rgb = rgb_of_yuv(matrix, full_range=full_range)
+    exact = np.linalg.solve(to_rgb[:, :3], np.array(MEAN_RGB) - to_rgb[:, 3])
+    found: NDArray[np.uint8] = np.rint(exact).clip(0, 255).astype(np.uint8)
     return found
 
 
@@ -230,6 +241,15 @@ class DecodedPicture:
             )
         return np.ascontiguousarray(self._orientation.turn(samples_of(rgb.planes[0], 3)))
 
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return the luma of some pixels; see `videogender.frames.Picture.brightness`."""
+        frame = self._frame
+        if frame.format.name not in _PLANAR or (frame.width, frame.height) != self._stored_wh:
+            return RgbPicture(self.to_rgb()).brightness(rows, columns)
+        luma = self._orientation.turn(samples_of(frame.planes[0]))
+        seen: NDArray[np.uint8] = luma[rows, columns]
+        return seen
+
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         """Return squares as HWC uint8 **RGB**; see `videogender.frames.Picture.squares_rgb`.
 
@@ -242,9 +262,8 @@ class DecodedPicture:
         if half or is_other_size or frame.format.name not in _PLANAR:
             return RgbPicture(self.to_rgb()).squares_rgb(squares, side_px)
         with self._converting:  # the tags are those of the frame
-            to_rgb = rgb_of_yuv(self.matrix, full_range=self.full_range)
-        mean = np.linalg.solve(to_rgb[:, :3], np.array(MEAN_RGB) - to_rgb[:, 3])
-        fill = np.rint(mean).clip(0, 255).astype(np.uint8)
+            colours = (self.matrix, self.full_range)
+        fill = _mean_yuv(*colours)
         cuts = [
             cut_squares(
                 turned.turn(samples_of(plane))[..., None],
@@ -254,8 +273,11 @@ class DecodedPicture:
             )
             for number, plane in enumerate(frame.planes)
         ]
-        rgb = np.concatenate(cuts, -1).astype(np.float32) @ to_rgb[:, :3].T + to_rgb[:, 3]
-        return np.rint(rgb).clip(0, 255).astype(np.uint8)
+        to_rgb = rgb_of_yuv(colours[0], full_range=colours[1])
+        rgb = to_rgb[:, :3] @ np.stack([cut.ravel() for cut in cuts]).astype(np.float32)
+        rgb += to_rgb[:, 3:] + 0.5
+        whole = rgb.clip(0, 255, out=rgb).astype(np.uint8)
+        return np.ascontiguousarray(whole.T).reshape(len(squares), side_px, side_px, 3)
 
     def to_yuv420p(self) -> av.VideoFrame:
         """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.
