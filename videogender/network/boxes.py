@@ -60,11 +60,14 @@ def area(boxes: Tensor) -> Tensor:
 
 def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union [N, M] of boxes [N, 4] and [M, 4]."""
-    wide = torch.minimum(a[:, None, 2], b[None, :, 2]) - torch.maximum(a[:, None, 0], b[None, :, 0])
-    high = torch.minimum(a[:, None, 3], b[None, :, 3]) - torch.maximum(a[:, None, 1], b[None, :, 1])
-    shared = wide.clamp(min=0) * high.clamp(min=0)
-    union = area(a)[:, None] + area(b)[None, :] - shared
-    return shared / union.clamp(min=1e-9)
+    # a coordinate at a time, side by side in memory: several times as fast
+    ax1, ay1, ax2, ay2 = a.T.contiguous()[:, :, None]
+    bx1, by1, bx2, by2 = b.T.contiguous()[:, None]
+    wide = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1))
+    high = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1))
+    shared = wide.clamp_(min=0).mul_(high.clamp_(min=0))
+    union = (area(a)[:, None] + area(b)[None, :]).sub_(shared).clamp_(min=1e-9)
+    return shared.div_(union)
 
 
 def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -98,10 +101,11 @@ def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[T
     kept = places[:0]
     for block in blocks:
         free = ~(overlap(kept, block) > iou_above).any(0)
-        suppresses = torch.triu(overlap(block, block) > iou_above, diagonal=1)
+        within = overlap(block, block)
+        suppresses = torch.triu(within > iou_above, diagonal=1).float()
         keep = free
         while True:
-            updated = free & ~(suppresses & keep[:, None]).any(0)
+            updated = free & (keep.float() @ suppresses == 0)
             if torch.equal(updated, keep):
                 break
             keep = updated
@@ -109,7 +113,9 @@ def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[T
     keep = torch.zeros(n, dtype=torch.bool, device=boxes.device).index_fill_(0, kept, True)
     owner = places.clone()
     for block in blocks:
-        owner[block] = kept[overlap(block, kept).argmax(1)]
+        # one block, as usual: what was measured serves twice
+        with_kept = within[:, kept] if len(blocks) == 1 else overlap(block, kept)
+        owner[block] = kept[with_kept.argmax(1)]
     # a degenerate box overlaps nothing, itself included
     return keep, torch.where(keep, places, owner)
 
