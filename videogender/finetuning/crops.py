@@ -181,8 +181,10 @@ def harvest_close_ups(
             for image, rows, limit in zip(images, who, limits, strict=True)
         ]
         bgr = torch.from_numpy(np.concatenate(cuts)[..., ::-1].copy()).to(device)
+        seen = (bgr - mean).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            gender = own((bgr - mean).permute(0, 3, 1, 2)).gender
+            # the detector, too, sees faces mirrored where it is in doubt
+            gender = (own(seen).gender + own(seen.flip(3)).gender) / 2
         margins[np.concatenate(who)] = (gender[:, FEMALE] - gender[:, MALE]).float().cpu().numpy()
     return margins
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from videogender.evaluation.mixing import fit_gender_mix
 from videogender.finetuning.figures import LEAST_ANSWERS, Answers
 from videogender.network.heads import FEMALE, MALE
-from videogender.training.lessons import fit_logistic
 
 EQUAL = (0.5, 0.5, 0.0)
 
@@ -48,16 +47,10 @@ def mixed(
 
 
 def fitted_mix(heads: Answers, close_up: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Return the mix under which the labels are likeliest; equal shares where answers are few."""
-    inputs = np.stack([_margin(heads), close_up[heads.face].astype(np.float64)], 1)
-    known = ~np.isnan(inputs).any(1)
-    if known.sum() < LEAST_ANSWERS or len(np.unique(heads.label[known])) < 2:
-        return EQUAL
-    weights = fit_logistic(
-        torch.from_numpy(inputs[known]), torch.from_numpy(heads.label[known] == FEMALE)
-    )
-    old, new, shift = weights.tolist()
-    return old, new, shift
+    """Return the mix that fits the labels best; equal shares where answers are few."""
+    margin = close_up[heads.face]
+    truth = heads.label == FEMALE
+    return fit_gender_mix(_margin(heads), margin, truth, LEAST_ANSWERS) or EQUAL
 
 
 def _margin(answers: Answers) -> NDArray[np.float64]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from videogender.network.heads import FEMALE
 from videogender.network.second_stage import FACE_PX, SIDE_PX
+from videogender.training.candidates import Candidates, faces_of
 from videogender.training.crops import Crops, Targets
 from videogender.training.data import PYRAMID_LEVELS, ImageStore
-from videogender.training.proposals import Candidates, faces_of
 from videogender.training.settings import CloseUpSettings
 
 SLOWLY = 0.002  # what one face changes in how wrong the network is said to be about its kind
@@ -52,7 +52,7 @@ class CloseUpPools:
 
     Args:
         store: the pictures.
-        proposals: of a first stage in its scenes; see `proposals.proposals_of`.
+        proposals: of a first stage in its scenes; see `candidates.proposals_of`.
     """
 
     def __init__(self, store: ImageStore, proposals: Candidates) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from videogender.evaluation.gender import SMALLEST, fit_temperature
+from videogender.evaluation.mixing import LEAST_ANSWERS, fit_gender_mix
 from videogender.evaluation.validation import (
     CRITERION,
     Validation,
@@ -19,10 +20,7 @@ from videogender.evaluation.validation import (
 )
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
-from videogender.training.lessons import fit_logistic
 from videogender.training.run_folder import RunFolder
-
-LEAST_ANSWERS = 50  # fewer say too little about calibration
 
 __all__ = ["Keeper"]
 
@@ -95,13 +93,12 @@ class Keeper:
         for alone in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
             stage.gender_mix.copy_(torch.tensor(alone))
             answers = gender_answers(network, self.data, self.device)
-            female = torch.from_numpy(answers.female)
-            odds.append(torch.logit(female, SMALLEST))
+            female = answers.female.clip(SMALLEST, 1 - SMALLEST)
+            odds.append(np.log(female / (1 - female)))
         stage.gender_mix.copy_(as_it_was)
-        inputs, truth = torch.stack(odds, 1), torch.from_numpy(answers.is_female)
-        known = ~inputs.isnan().any(1)
-        if int(known.sum()) >= LEAST_ANSWERS and 0 < int(truth[known].sum()) < int(known.sum()):
-            stage.gender_mix.copy_(fit_logistic(inputs[known], truth[known]).float())
+        first, second = odds
+        if mix := fit_gender_mix(first, second, answers.is_female):
+            stage.gender_mix.copy_(torch.tensor(mix))
 
     def _stored_score(self) -> float:
         try:

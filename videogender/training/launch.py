@@ -31,13 +31,13 @@ from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
 from videogender.network.second_stage import SecondStage
+from videogender.training.candidates import Candidates, proposals_of
 from videogender.training.closeups import CloseUpPools
 from videogender.training.data import ImageStore, add_ignored
 from videogender.training.engine import Progress, Trainer
 from videogender.training.keep import Keeper
 from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson
 from videogender.training.metrics import MetricsLog
-from videogender.training.proposals import Candidates, proposals_of
 from videogender.training.run_folder import RunFolder
 from videogender.training.settings import TrainSettings, flat
 from videogender.training.stopping import StopRequest

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videogender.evaluation.mixing import fit_logistic
 from videogender.network.heads import AnchorNetwork
 from videogender.network.second_stage import SecondStage
 from videogender.training.augment import augment
@@ -26,9 +27,8 @@ from videogender.training.settings import TrainSettings
 
 PROPOSALS_TO_SETTLE = 2048
 TOGETHER = 256
-NEWTON_STEPS = 25
 
-__all__ = ["AnchorLesson", "CloseUpLesson", "Lesson", "fit_logistic", "prepare_batch"]
+__all__ = ["AnchorLesson", "CloseUpLesson", "Lesson", "prepare_batch"]
 
 
 class Lesson(Protocol):
@@ -132,22 +132,6 @@ class CloseUpLesson:
         if second:
             logits = torch.stack([table.logit, torch.cat(second)], 1)
             look.face_mix.copy_(fit_logistic(logits, table.holds_face))
-
-
-def fit_logistic(inputs: Tensor, truth: Tensor) -> Tensor:
-    """Return the weights [C + 1] that tell truth [N] from inputs [N, C]; the last is a constant.
-
-    Newton's method on the log-likelihood, in float64; a trace of a ridge keeps it finite.
-    """
-    x = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1).double()
-    y, weights = truth.double(), x.new_zeros(x.shape[1])
-    ridge = 1e-3 * torch.eye(len(weights), dtype=x.dtype, device=x.device)
-    for _ in range(NEWTON_STEPS):
-        p = (x @ weights).sigmoid()
-        slope = x.T @ (p - y) + ridge @ weights
-        curve = (x * (p * (1 - p))[:, None]).T @ x + ridge
-        weights = weights - torch.linalg.solve(curve, slope)
-    return weights.to(inputs.dtype)
 
 
 def prepare_batch(
