@@ -107,7 +107,7 @@ def test_anchors_of_a_face_answer_together() -> None:
     assert max(map(len, votes.values())) > 6
     detector = Detector(
         network,
-        DetectSettings(face_threshold=threshold, nms_iou=0.3),
+        DetectSettings(face_threshold=threshold, nms_iou=0.3, precision="fp32"),
         head=heads,
         classes=CLASSES,
         head_temperature=1.5,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from videogender.cli.main import main
+from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.exporting import ASKED_A_LEVEL, Standalone
 from videogender.network import checkpoints
@@ -27,7 +28,8 @@ def detector() -> Detector:
     """The first stage alone, as it is exported."""
     network, metadata = checkpoints.load(resolve("lite", None))
     network.second_stage = None
-    return Detector(network, temperature=float(metadata["temperature"]))
+    settings = DetectSettings(precision="fp32")
+    return Detector(network, settings, temperature=float(metadata["temperature"]))
 
 
 @pytest.mark.parametrize("size_hw", [(128, 128), (192, 320), (131, 250)])
@@ -99,7 +101,8 @@ def test_an_exported_second_stage_judges_close_ups_as_the_detector_does(
     assert "largest difference to PyTorch: face" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
-    both = Detector.load(weights=weights, device="cpu")
+    settings = DetectSettings(precision="fp32")
+    both = Detector.load(weights=weights, device="cpu", settings=settings)
     assert both.network.second_stage is not None
     crops = np.random.default_rng(0).integers(0, 256, (3, SIDE_PX, SIDE_PX, 3), np.uint8)
     given = crops.transpose(0, 3, 1, 2).astype(np.float32)

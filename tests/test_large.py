@@ -22,7 +22,7 @@ STILL = Path(__file__).parent.parent / "samples" / "stills" / "obama.jpg"
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.load("lite", device="cpu")
+    return Detector.load("lite", device="cpu", settings=DetectSettings(precision="fp32"))
 
 
 @pytest.fixture(scope="module")
