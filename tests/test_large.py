@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from videogender import Detector
+from videogender.config import DetectSettings
 from videogender.network import checkpoints
 from videogender.network.boxes import decode
 from videogender.network.heads import AnchorNetwork
