@@ -51,7 +51,7 @@ class DetectSettings:
     precision: str = setting(
         "auto",
         "number format of the network; auto takes what is fastest and safe",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", "int8", "fp32", "bf16", "fp16"),
     )
     long_side: int = setting(
         640,

@@ -16,14 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videogender.backends import RUNTIMES, choose_backend
+from videogender.backends import RUNTIMES, Forward, choose_backend
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
-from videogender.errors import ModelError
+from videogender.errors import ConfigError, ModelError
 from videogender.frames import Faces, Frame, Picture, as_picture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
+from videogender.network.quantized import quantize
+from videogender.network.second_stage import SecondOpinion
 from videogender.network.trained import GENDERS
 from videogender.proposals import (
     MOST_PROPOSALS,
@@ -71,6 +73,7 @@ class Detector:
     Attributes:
         threads: of PyTorch, as it was built.
         backend: what computes the network: `torch`, or the name of another runtime.
+        takes_pixels: whether that reads uint8 pixels as they are, and computes in integers.
         forward: its forward pass; usually `network` itself in another form.
         close_up: shows proposals to the network's second stage, if it has one.
     """
@@ -90,6 +93,7 @@ class Detector:
         self.settings = settings or DetectSettings()
         self.device = device or torch.device("cpu")
         precision, backend = self.settings.precision, self.settings.backend
+        in_integers = precision in ("auto", "int8") and backend not in RUNTIMES
         if precision == "auto" and backend in RUNTIMES:
             precision = "fp32"
         self.dtype = choose_dtype(precision, self.device)
@@ -97,22 +101,46 @@ class Detector:
         self.has_gender = network.has_gender or (head is not None and classes == GENDERS)
         self.classes = () if head is None or classes == GENDERS else classes
         self.temperature, self.head_temperature = temperature, head_temperature
-        self.network = _for_inference(network).to(self.device, self.dtype)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.threads = torch.get_num_threads()
-        self.backend, self.forward = choose_backend(
-            backend, self.network, threads=self.threads, weights_sha256=weights_sha256
-        )
+        self.network = _for_inference(network).to(self.device)
+        mean_rgb = network.pixel_mean_bgr[::-1]
+        quantized = None
+        if in_integers:
+            quantized = quantize(self.network, network.ranges, mean_rgb, self.dtype)
+        if precision == "int8" and quantized is None:
+            raise ConfigError(
+                f"--precision int8: not to be had with {network.name} on {self.device} here; it "
+                "takes weights that know their ranges, a CPU and --backend torch"
+            )
+        self.network.to(self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backend = "torch"
+        self.forward: Forward
+        if quantized is not None:
+            self.forward = quantized[0]
+        else:
+            self.backend, self.forward = choose_backend(
+                backend, self.network, threads=self.threads, weights_sha256=weights_sha256
+            )
+        self.takes_pixels = quantized is not None
         self.head = None if head is None else head.to(self.device, self.dtype)
         if self.device.type == "cpu":
             # glibc maps large blocks anew each time until it has seen one of this size freed
             torch.empty(31 * 2**20, dtype=torch.uint8)
         # after `_for_inference` the network takes RGB minus this mean, unscaled
-        self._mean_rgb = torch.tensor(network.pixel_mean_bgr[::-1], device=self.device)
+        self._mean_rgb = torch.tensor(mean_rgb, device=self.device)
         self._mean_row = torch.zeros(0, device=self.device, dtype=self.dtype)
         self.close_up: CloseUp | None = None
-        if self.network.second_stage is not None:
-            self.close_up = partial(seen_close_up, self.network.second_stage, self._mean_rgb)
+        if (stage := self.network.second_stage) is not None:
+            in_int8 = None if quantized is None else quantized[1]
+
+            def judge(crops: Tensor) -> SecondOpinion:
+                if in_int8 is not None:
+                    found: SecondOpinion = in_int8(crops.permute(0, 3, 1, 2))
+                else:
+                    found = stage(self._less_mean(crops.to(self.dtype)).permute(0, 3, 1, 2))
+                return found
+
+            self.close_up = partial(seen_close_up, judge, stage.face_mix)
 
     @classmethod
     def load(
@@ -196,7 +224,7 @@ class Detector:
         where = str(self.device)
         if self.device.type == "cuda":
             where += f" ({torch.cuda.get_device_name(self.device)})"
-        parts = [self.model_name, where, names[self.dtype]]
+        parts = [self.model_name, where, "int8" if self.takes_pixels else names[self.dtype]]
         if self.settings.backend != "torch":
             parts.insert(1, self.backend)
         if self.device.type == "cpu":
@@ -362,6 +390,9 @@ class Detector:
         large = (longer >= least).nonzero().squeeze(1)
         if len(large):
             some = found.select(large)
+            if self.takes_pixels:
+                pixels = pictures.permute(0, 2, 3, 1).to(self.dtype)
+                pictures = self._less_mean(pixels).permute(0, 3, 1, 2)
             anew = large_face_logits(self.network, pictures, some.image, some.boxes)
             logits[large] = torch.where(anew.isnan(), logits[large], anew)
         return logits
@@ -382,22 +413,30 @@ class Detector:
         return found
 
     def _tensor(self, batch: Sequence[NDArray[np.uint8]], padded_hw: tuple[int, int]) -> Tensor:
-        """Return network input [B, 3, H, W]: mean subtracted, zeros where padded."""
+        """Return network input [B, 3, H, W]: mean subtracted, zeros where padded.
+
+        Where it takes pixels, they stay as they are, and the mean stands where padded.
+        """
         height, width = padded_hw
-        if len(self._mean_row) < width * 3:
-            self._mean_row = self._mean_rgb.to(self.dtype).repeat(width)
-        out = torch.empty(len(batch), height, width, 3, device=self.device, dtype=self.dtype)
+        dtype = torch.uint8 if self.takes_pixels else self.dtype
+        out = torch.empty(len(batch), height, width, 3, device=self.device, dtype=dtype)
         for row, image in zip(out, batch, strict=True):
             h, w = image.shape[:2]
             # torch refuses to look at read-only memory without a warning; copies are rare here
             pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
-            # to copy and then subtract is faster than to subtract across number formats, and a
-            # whole row at a time faster than three numbers
             row[:h, :w].copy_(pixels, non_blocking=True)
-            row.flatten(1)[:h, : w * 3].sub_(self._mean_row[: w * 3])
-            row[h:].zero_()
-            row[:h, w:].zero_()
-        return out.permute(0, 3, 1, 2)
+            row[h:] = self._mean_rgb
+            row[:h, w:] = self._mean_rgb
+        return (out if self.takes_pixels else self._less_mean(out)).permute(0, 3, 1, 2)
+
+    def _less_mean(self, pixels: Tensor) -> Tensor:
+        """Subtract the mean from pixels [B, H, W, 3] in the network's own format, in place."""
+        across = pixels.shape[2] * 3
+        if len(self._mean_row) < across:
+            self._mean_row = self._mean_rgb.to(self.dtype).repeat(pixels.shape[2])
+        # a whole row at a time: three numbers at a time are slow to subtract
+        pixels.flatten(2).sub_(self._mean_row[:across])
+        return pixels
 
 
 def padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:

@@ -46,17 +46,20 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto`, `fp32`, `bf16` or `fp16` into a dtype.
+    """Turn `auto`, `int8`, `fp32`, `bf16` or `fp16` into the dtype of what computes in floats.
 
-    `auto` takes bf16 where the processor has it natively, fp16 on other GPUs, else fp32.
+    `auto` takes bf16 where the processor has it natively, fp16 on other GPUs, else fp32; so does
+    `int8`, which is for what can be computed in integers.
 
     Raises:
         ConfigError: for another name.
     """
-    if precision == "auto":
+    if precision in ("auto", "int8"):
         if has_native_bf16(device):
             return torch.bfloat16
         return torch.float16 if device.type == "cuda" else torch.float32
     if precision not in DTYPES:
-        raise ConfigError(f"precision {precision!r} is unknown; choose auto, {', '.join(DTYPES)}")
+        raise ConfigError(
+            f"precision {precision!r} is unknown; choose auto, int8, {', '.join(DTYPES)}"
+        )
     return DTYPES[precision]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +14,13 @@ from videogender.closeup import sharpest_crops
 from videogender.frames import Picture
 from videogender.network.boxes import decode, nms, vote
 from videogender.network.heads import FEMALE, MALE, Predictions
-from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage, refined_boxes
+from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondOpinion, refined_boxes
 
 MOST_CANDIDATES = 3000  # an image; only thresholds far below 0.5 reach it
 MOST_PROPOSALS = 400  # an image, that are seen close up
+# Close-ups, uint8 [K, S, S, 3] **RGB**, to what a second stage says of them.
+Judge = Callable[[Tensor], SecondOpinion]
+
 # A second view is for what may be a face, unless the first has left no doubt: by its score, and by
 # the log-odds of its gender.
 SEEN_AGAIN_FROM = 0.1
@@ -27,6 +30,7 @@ MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory
 __all__ = [
     "MOST_PROPOSALS",
     "Anchors",
+    "Judge",
     "Proposals",
     "Shown",
     "propose",
@@ -120,7 +124,7 @@ def propose(predictions: Predictions, least_logit: float, nms_iou: float) -> Anc
 
 
 def seen_close_up(
-    stage: SecondStage, mean_rgb: Tensor, proposals: Proposals, batch: Sequence[Shown]
+    judge: Judge, face_mix: Tensor, proposals: Proposals, batch: Sequence[Shown]
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
@@ -129,24 +133,22 @@ def seen_close_up(
     do.
 
     Args:
-        stage: folded for inference, reading RGB minus the mean.
-        mean_rgb: float [3], on the stage's device.
+        judge: the second stage.
+        face_mix: of the second stage.
         proposals: of the first stage.
         batch: the pictures that they are in.
     """
     if not len(proposals):
         return replace(proposals, close_up=proposals.scores)
-    old, new, shift = stage.face_mix.tolist()
+    old, new, shift = face_mix.tolist()
     first = old * torch.logit(proposals.scores, 1e-6) + shift
-    face, boxes, gender = _opinion(stage, mean_rgb, proposals, batch)
+    face, boxes, gender = _opinion(judge, proposals, batch)
     score = (first + new * face).sigmoid()
     plain = (score > PLAIN_SCORE) & (gender.abs() > PLAIN_GENDER)
     again = ((score > SEEN_AGAIN_FROM) & ~plain).nonzero().squeeze(1)
     if len(again):
         moved = replace(proposals, boxes=boxes).select(again)
-        face_again, boxes_again, gender_again = _opinion(
-            stage, mean_rgb, moved, batch, mirrored=True
-        )
+        face_again, boxes_again, gender_again = _opinion(judge, moved, batch, mirrored=True)
         face[again] = (face[again] + face_again) / 2
         boxes[again] = (boxes[again] + boxes_again) / 2
         gender[again] = (gender[again] + gender_again) / 2
@@ -154,8 +156,7 @@ def seen_close_up(
 
 
 def _opinion(
-    stage: SecondStage,
-    mean_rgb: Tensor,
+    judge: Judge,
     proposals: Proposals,
     batch: Sequence[Shown],
     *,
@@ -170,14 +171,10 @@ def _opinion(
         cuts[here], middle[here] = sharpest_crops(
             shown.pixels, around[here], shown.picture, SIDE_PX, FACE_PX
         )
-    dtype = stage.input_convolution.weight.dtype
-    mean_row = mean_rgb.to(dtype).repeat(SIDE_PX)
     opinions = []
     for start in range(0, len(cuts), MOST_CUTS):
-        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(mean_rgb.device, dtype)
-        # a row at a time: three numbers at a time are slow to subtract
-        seen = some.flatten(2).sub_(mean_row).view_as(some).permute(0, 3, 1, 2)
-        opinions.append(stage(seen.flip(3) if mirrored else seen))
+        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(proposals.boxes.device)
+        opinions.append(judge(some.flip(2) if mirrored else some))
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
     if mirrored:
         deltas[:, 0].neg_()

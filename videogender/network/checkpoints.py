@@ -9,6 +9,7 @@ Also reads the public S3FD checkpoints, in which two naming families stand for t
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import warnings
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from videogender.errors import ModelError, OutputError
 from videogender.network.attributes import Head
 from videogender.network.heads import AnchorNetwork, GenderForm
+from videogender.network.layers import Ranges
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
 from videogender.network.second_stage import SecondStage
@@ -43,6 +45,7 @@ __all__ = ["FORMAT", "NETWORKS", "import_checkpoint", "load", "load_trained", "s
 # Where each layer stands in yxlijun's lists, in the order of TRUNK.
 VGG_POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 WRAPPERS = ("state_dict", "model_state_dict", "weight", "weights", "model", "net")
+RANGES = "ranges"  # metadata: `AnchorNetwork.ranges` as JSON
 PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -76,6 +79,9 @@ def save(
     facts = {"format": FORMAT, "model": network.name, **metadata, **describe_head(head)}
     if isinstance(network, S3FD):
         facts["mode"] = network.mode
+    facts.pop(RANGES, None)  # those of other weights, maybe
+    if network.ranges:
+        facts[RANGES] = json.dumps(network.ranges)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
@@ -124,6 +130,7 @@ def load_trained(path: Path) -> Trained:
         if any(key.startswith("second_stage.") for key in state):
             network.second_stage = SecondStage()
     _fill(network, state, path, f"model {model!r}")
+    network.ranges = _ranges(path, metadata)
     facts = read_facts(metadata, path, has_gender=bool(gender))
     with torch.device("meta"):
         head = empty_head(facts, of_head, metadata, network, path)
@@ -204,6 +211,16 @@ def _gender_form(state: Mapping[str, Tensor]) -> GenderForm | Literal[False]:
     if not any("_gender." in key for key in state):
         return False
     return "tower" if any(key.startswith("gender_shared.") for key in state) else "linear"
+
+
+def _ranges(path: Path, metadata: Mapping[str, str]) -> Ranges | None:
+    if RANGES not in metadata:
+        return None
+    try:
+        stored = json.loads(metadata[RANGES])
+        return {name: (float(low), float(high)) for name, (low, high) in stored.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its metadata's {RANGES} cannot be read ({error})") from error
 
 
 def _mode(path: Path, metadata: Mapping[str, str]) -> Mode:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogender.network.anchors import STRIDES, anchors_for, level_offsets
+from videogender.network.layers import Ranges
 from videogender.network.second_stage import SecondStage
 
 FEMALE, MALE = 0, 1
@@ -99,13 +100,14 @@ class AnchorNetwork(nn.Module):
     large_face_px: ClassVar[float | None] = None  # whose gender is asked anew, see `network.large`
     gender_shared: nn.Sequential  # of a gender tower only
     second_stage: SecondStage | None  # judges again what the anchors propose
+    ranges: Ranges | None  # of what its units put out in pictures, to compute in integers by
     pixel_mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
     pixel_scale: ClassVar[float] = 1.0
 
     def __init__(self, tap_channels: Sequence[int]) -> None:
         super().__init__()
         self.tap_channels = tuple(tap_channels)
-        self.second_stage = None
+        self.second_stage, self.ranges = None, None
         for level, (tap, channels) in enumerate(zip(self.taps, tap_channels, strict=True)):
             classes = 2 if level else BACKGROUND_CHANNELS_FIRST_LEVEL + 1
             setattr(self, f"{tap}_mbox_conf", nn.Conv2d(channels, classes, 3, padding=1))

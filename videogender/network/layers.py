@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ["ConvUnit", "draw_weights", "fold"]
+# By a unit's name, the least and the greatest value that came out of it.
+Ranges = Mapping[str, tuple[float, float]]
+
+__all__ = ["ConvUnit", "Ranges", "draw_weights", "fitted", "fold"]
+
+
+def fitted(map_: Tensor, shape: torch.Size) -> Tensor:
+    """Return a map [B, C, h, w], enlarged to the nearest cell where a shape is larger."""
+    return map_ if map_.shape[2:] == shape[2:] else F.interpolate(map_, shape[2:])
 
 
 def draw_weights(weight: Tensor, mode: Literal["fan_in", "fan_out"]) -> None:
@@ -38,9 +47,9 @@ class ConvUnit(nn.Module):
         return F.relu(x, inplace=True) if self.relu else x
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Add a map to the output, then ReLU."""
+        """Add a map, enlarged to the nearest cell where it is coarser, to the output; then ReLU."""
         out: Tensor = self(x)
-        return F.relu(out.add_(other), inplace=True)
+        return F.relu(out.add_(fitted(other, out.shape)), inplace=True)
 
     @torch.no_grad()
     def fuse(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork, GenderForm
 from videogender.network.layers import ConvUnit, fold
@@ -62,9 +61,9 @@ class Lite(AnchorNetwork):
         x32 = self.stage32(x16)
         x64 = self.stage64(x32)
         x128 = self.stage128(x64)
-        s16 = self.out16(merge(self.side16, x16, self.down32(x32)))
-        s8 = self.out8(merge(self.side8, x8, self.down16(s16)))
-        s4 = self.out4(merge(self.side4, x4, self.down8(s8)))
+        s16 = self.out16(self.side16.plus(x16, self.down32(x32)))
+        s8 = self.out8(self.side8.plus(x8, self.down16(s16)))
+        s4 = self.out4(self.side4.plus(x4, self.down8(s8)))
         return s4, s8, s16, x32, x64, x128
 
     def fuse(self) -> None:
@@ -74,8 +73,3 @@ class Lite(AnchorNetwork):
         """
         fold(self, self.input_convolution, self.pixel_scale)
         self.pixel_scale = 1.0  # type: ignore[misc]
-
-
-def merge(side: ConvUnit, fine: Tensor, coarse: Tensor) -> Tensor:
-    """Add a coarse map, enlarged to the nearest cell, to the lateral of a fine one; then ReLU."""
-    return side.plus(fine, F.interpolate(coarse, size=fine.shape[2:]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from videogender.network.heads import AnchorNetwork, Predictions
-from videogender.network.layers import ConvUnit
+from videogender.network.layers import ConvUnit, fitted
 
 MOST_SHAPES = 8  # whose weights are kept; a video has one or two
 TRIAL_HW = (96, 128)
@@ -63,8 +63,8 @@ class PackedConv(nn.Module):
         return out
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """Add a map to the output, then ReLU."""
-        weight = self._weight_for(x.shape)
+        """Add a map, enlarged to this one's size, to the output; then ReLU."""
+        weight, other = self._weight_for(x.shape), fitted(other, x.shape)
         out: Tensor = self._convolve_and_add(
             x, other, weight, self._bias, *self._geometry, "add", None, "relu", [], None
         )

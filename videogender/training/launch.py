@@ -349,6 +349,7 @@ def _start(init: Path | None, settings: TrainSettings) -> AnchorNetwork:
             raise ConfigError("a second stage needs weights of a first one to go with: give --init")
         return Lite()
     network, _ = checkpoints.load(init)
+    network.ranges = None  # they will change
     if not isinstance(network, Lite):
         raise TrainingError(f"{init}: holds {network.name}; `train` trains lite")
     if settings.part == "second-stage":
