@@ -136,7 +136,7 @@ def test_the_parts_of_a_frame_add_up(weights: Path, clip: Path) -> None:
     facts, answer = part.facts(), part.ask()
     assert facts["source_wh"] == facts["size_wh"] == (96, 64)
     assert len(facts["scale_ms"]) == 20
-    names = ("before_ms", "network_ms", "after_ms", "close_up_ms", "gender_ms")
+    names = ("before_ms", "network_ms", "second_ms", "after_ms", "cut_ms", "gender_ms")
     parts = [
         dict(zip(names, values, strict=True))
         for values in zip(*map(answer.get, names), strict=True)
@@ -144,8 +144,8 @@ def test_the_parts_of_a_frame_add_up(weights: Path, clip: Path) -> None:
     assert len(parts) == 2  # whole batches alone
     for one, ratio in zip(parts, answer["ratio"], strict=True):
         assert min(one["before_ms"], one["network_ms"], one["after_ms"]) > 0
-        around = one["before_ms"] + one["after_ms"] + one["close_up_ms"] + one["gender_ms"]
-        assert ratio == pytest.approx(around / one["network_ms"])
+        around = one["before_ms"] + one["after_ms"] + one["cut_ms"] + one["gender_ms"]
+        assert ratio == pytest.approx(around / (one["network_ms"] + one["second_ms"]))
 
 
 def test_gender_heads_are_timed_where_faces_are(weights: Path, clip: Path) -> None:

@@ -25,11 +25,12 @@ from videogender.network.attributes import AttributeHeads
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
 from videogender.network.quantized import quantize
-from videogender.network.second_stage import SecondOpinion
+from videogender.network.second_stage import SecondOpinion, SecondStage
 from videogender.network.trained import GENDERS
 from videogender.proposals import (
     MOST_PROPOSALS,
     Anchors,
+    Judge,
     Proposals,
     Shown,
     propose,
@@ -47,8 +48,6 @@ PROPOSED_FROM = 0.1
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
 Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
-# What the first stage proposes, and the pictures, to what both stages say.
-CloseUp = Callable[[Proposals, Sequence[Shown]], Proposals]
 
 __all__ = ["Detector", "padded_hw"]
 
@@ -75,7 +74,7 @@ class Detector:
         backend: what computes the network: `torch`, or the name of another runtime.
         takes_pixels: whether that reads uint8 pixels as they are, and computes in integers.
         forward: its forward pass; usually `network` itself in another form.
-        close_up: shows proposals to the network's second stage, if it has one.
+        judge: the network's second stage, if it has one.
     """
 
     def __init__(
@@ -129,18 +128,10 @@ class Detector:
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(mean_rgb, device=self.device)
         self._mean_row = torch.zeros(0, device=self.device, dtype=self.dtype)
-        self.close_up: CloseUp | None = None
+        self.judge: Judge | None = None
         if (stage := self.network.second_stage) is not None:
-            in_int8 = None if quantized is None else quantized[1]
-
-            def judge(crops: Tensor) -> SecondOpinion:
-                if in_int8 is not None:
-                    found: SecondOpinion = in_int8(crops.permute(0, 3, 1, 2))
-                else:
-                    found = stage(self._less_mean(crops.to(self.dtype)).permute(0, 3, 1, 2))
-                return found
-
-            self.close_up = partial(seen_close_up, judge, stage.face_mix)
+            second = None if quantized is None else quantized[1]
+            self.judge = second or partial(self._judged, stage)
 
     @classmethod
     def load(
@@ -321,7 +312,7 @@ class Detector:
         pictures = self._tensor([shown.pixels for shown in batch], padded_hw)
         predictions = self.forward(pictures)
         anchors = propose(predictions, _logit(self._proposed_from), self.settings.nms_iou)
-        if self.close_up is None:
+        if self.judge is None:
             found = anchors.voted()
         else:
             anchors.stay(rank_within(anchors.image[anchors.keep]) < MOST_PROPOSALS)
@@ -335,11 +326,22 @@ class Detector:
         # one transfer a batch: a GPU is waited for once
         return self._by_image(rows.cpu().numpy(), batch)
 
+    def close_up(self, proposals: Proposals, batch: Sequence[Shown]) -> Proposals:
+        """Show proposals to the second stage; return what both stages say."""
+        assert self.judge is not None
+        assert self.network.second_stage is not None
+        return seen_close_up(self.judge, self.network.second_stage.face_mix, proposals, batch)
+
+    def _judged(self, stage: SecondStage, crops: Tensor) -> SecondOpinion:
+        """Let a second stage in floating point judge crops, uint8 [K, S, S, 3] RGB."""
+        found: SecondOpinion = stage(self._less_mean(crops.to(self.dtype)).permute(0, 3, 1, 2))
+        return found
+
     @property
     def _proposed_from(self) -> float:
         """Least score of what the first stage proposes; the second may raise it."""
         threshold = self.settings.face_threshold
-        if self.close_up is None:
+        if self.judge is None:
             return threshold
         return min(threshold, max(PROPOSED_FROM, threshold / 3))
 

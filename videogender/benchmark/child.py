@@ -33,6 +33,7 @@ PARTS = {
     "make-clip": ("videogender.benchmark.clips", "MakeClip"),
     "peer": ("videogender.benchmark.peer", "PeerPass"),
     "stages": ("videogender.benchmark.stages", "StagedAnnotate"),
+    "data": ("videogender.benchmark.clips", "Data"),
     "stream": ("videogender.benchmark.clips", "Stream"),
     "transcode": ("videogender.benchmark.clips", "Transcode"),
 }

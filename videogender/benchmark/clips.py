@@ -16,7 +16,7 @@ from videogender.config import Settings, VideoSettings
 from videogender.errors import OutputError, SourceError
 from videogender.sources.video import VideoSource
 
-__all__ = ["Annotate", "Cut", "MakeClip", "Stream", "Transcode"]
+__all__ = ["Annotate", "Cut", "Data", "MakeClip", "Stream", "Transcode"]
 
 # Enough for a threaded decoder and encoder to be in full swing.
 WARM_UP_SECONDS = 1.0
@@ -34,8 +34,11 @@ class Annotate:
 
         self._detector = load(detect)
         self._settings = Settings(detect=self._detector.settings)
-        self._clip, self._output = clip, Path(folder) / "annotated.mp4"
+        self._clip, self._folder = clip, Path(folder)
         self.ask(WARM_UP_SECONDS)
+
+    def _outputs(self) -> dict[str, Any]:
+        return {"output": self._folder / "annotated.mp4"}
 
     def facts(self) -> dict[str, Any]:
         """Return nothing; the forward pass knows the facts."""
@@ -48,7 +51,7 @@ class Annotate:
         began = time.perf_counter()
         (summary,) = annotate(
             self._clip,
-            output=self._output,
+            **self._outputs(),
             detector=self._detector,
             settings=self._settings,
             end_seconds=end_seconds,
@@ -61,6 +64,13 @@ class Annotate:
             "frames": summary.frames,
             "faces": summary.faces,
         }
+
+
+class Data(Annotate):
+    """A part: what `videogender annotate --no-video --json` writes, without loading the model."""
+
+    def _outputs(self) -> dict[str, Any]:
+        return {"video": False, "json": self._folder / "faces.jsonl"}
 
 
 class Stream:

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 import videogender
 from videogender.benchmark.timing import SIZE_WH, time_runs
 from videogender.config import DetectSettings
 from videogender.detector import Detector
+from videogender.frames import Picture
 from videogender.network.heads import Predictions
+from videogender.network.second_stage import SecondOpinion
 from videogender.sources import open_source
 
 MOST_FRAMES = 64  # of the clip, held in memory at the network's size
@@ -53,13 +57,15 @@ class ForwardPass:
         device = detector.device
         batches = CUDA_BATCHES if device.type == "cuda" else (1,)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(self._pixels(1, SIZE_WH))
+            network(torch.zeros(1, 3, *SIZE_WH[::-1], device=device, dtype=detector.dtype))
         return {
             "description": detector.describe(),
             "model": detector.model_name,
             "device": str(device),
             "device_name": _device_name(device),
-            "precision": str(detector.dtype).removeprefix("torch."),
+            "precision": "int8"
+            if detector.takes_pixels
+            else str(detector.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "batch_size": detector.batch_size,
             "long_side": detector.settings.long_side,
@@ -94,9 +100,10 @@ class ForwardPass:
     def _pixels(self, batch: int, size_wh: tuple[int, int]) -> torch.Tensor:
         width, height = size_wh
         noise = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
-        return (noise * 255 - 128).to(
-            self._detector.device, self._detector.dtype, memory_format=torch.channels_last
-        )
+        levels, dtype = noise * 255 - 128, self._detector.dtype
+        if self._detector.takes_pixels:
+            levels, dtype = noise * 255, torch.uint8
+        return levels.to(self._detector.device, dtype, memory_format=torch.channels_last)
 
 
 class FrameParts:
@@ -106,7 +113,8 @@ class FrameParts:
         self._detector = load(detect)
         self._watch = _Watch(self._detector)
         self._scale_ms: list[float] = []
-        self._scaled, self._sizes_wh = [], []
+        self._scaled: list[NDArray[np.uint8]] = []
+        self._pictures: list[Picture] = []
         with open_source(clip, end_seconds=end_seconds) as source:
             self._source_wh = (source.width, source.height)
             size_wh = self._detector.input_size_wh(*self._source_wh)
@@ -114,7 +122,7 @@ class FrameParts:
                 began = time.perf_counter()
                 self._scaled.append(frame.picture.to_rgb(size_wh))
                 self._scale_ms.append((time.perf_counter() - began) * 1e3)
-                self._sizes_wh.append(self._source_wh)
+                self._pictures.append(frame.picture)
                 if len(self._scaled) == MOST_FRAMES:
                     break
         self._size_wh = size_wh
@@ -139,30 +147,32 @@ class FrameParts:
             for name in (
                 "before_ms",
                 "network_ms",
+                "second_ms",
                 "after_ms",
-                "close_up_ms",
+                "cut_ms",
                 "gender_ms",
                 "ratio",
             )
         }
         for start in range(0, len(self._scaled) - count + 1, count):
             rows = slice(start, start + count)
-            watch.gender = watch.close_up = 0.0
+            watch.gender = watch.close_up = watch.second = 0.0
             began = watch.now()
-            self._detector.detect(self._scaled[rows], self._sizes_wh[rows])
+            self._detector.detect_pictures(self._scaled[rows], self._pictures[rows])
             ended = watch.now()
-            network = watch.left - watch.entered
-            around = (ended - began) - network
+            first = watch.left - watch.entered
+            networks = first + watch.second
             seconds = {
                 "before_ms": watch.entered - began,
-                "network_ms": network,
+                "network_ms": first,
+                "second_ms": watch.second,
                 "after_ms": ended - watch.left - watch.gender - watch.close_up,
-                "close_up_ms": watch.close_up,
+                "cut_ms": watch.close_up - watch.second,
                 "gender_ms": watch.gender,
             }
             for name, value in seconds.items():
                 parts[name].append(value / count * 1e3)
-            parts["ratio"].append(around / network)
+            parts["ratio"].append(((ended - began) - networks) / networks)
         return parts
 
 
@@ -171,8 +181,9 @@ class _Watch:
 
     def __init__(self, detector: Detector) -> None:
         self._device = detector.device
-        self.entered = self.left = self.gender = self.close_up = 0.0
+        self.entered = self.left = self.gender = self.close_up = self.second = 0.0
         network, forward, close_up = detector.network, detector.forward, detector.close_up
+        judge = detector.judge
         inner = network.gender_logits
 
         def watched(x: torch.Tensor) -> Predictions:
@@ -189,14 +200,21 @@ class _Watch:
 
         def seen(*inputs: Any) -> Any:
             began = self.now()
-            assert close_up is not None
             result = close_up(*inputs)
             self.close_up += self.now() - began
             return result
 
+        def judged(crops: torch.Tensor) -> SecondOpinion:
+            assert judge is not None
+            began = self.now()
+            found = judge(crops)
+            self.second += self.now() - began
+            return found
+
         detector.forward = watched
-        if close_up is not None:
-            detector.close_up = seen
+        if judge is not None:
+            detector.judge = judged
+        setattr(detector, "close_up", seen)  # noqa: B010  # mypy: likewise
         setattr(network, "gender_logits", timed)  # noqa: B010  # mypy: a method of an instance
 
     def now(self) -> float:

@@ -156,8 +156,9 @@ def _frame(plan: Plan, clip: Path) -> FrameCost:
         scale_ms=Spread.of(facts["scale_ms"]),
         before_ms=over_all("before_ms"),
         network_ms=over_all("network_ms"),
+        second_ms=over_all("second_ms"),
         after_ms=over_all("after_ms"),
-        close_up_ms=over_all("close_up_ms"),
+        cut_ms=over_all("cut_ms"),
         gender_ms=over_all("gender_ms"),
         around_to_network=over_all("ratio"),
     )
@@ -170,12 +171,14 @@ def _end_to_end(plan: Plan, clip: Path, folder: str) -> tuple[ClipFacts, EndToEn
         start = stack.enter_context
         transcode = start(Worker("transcode", {"clip": str(clip), "folder": folder}))
         annotate = start(Worker("annotate", {**options, "folder": folder}))
+        data = start(Worker("data", {**options, "folder": folder}))
         stream = start(Worker("stream", options))
         # The others do as many frames; what it takes counts for nothing else.
         first = annotate.ask(end_seconds=plan.end_seconds)
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             "annotate_seconds": lambda: annotate.ask(end_seconds=plan.end_seconds),
             "transcode_seconds": lambda: transcode.ask(frames=first["frames"]),
+            "data_seconds": lambda: data.ask(end_seconds=plan.end_seconds),
             "stream_seconds": lambda: stream.ask(end_seconds=plan.end_seconds),
         }
         for index in range(plan.rounds):
@@ -195,6 +198,7 @@ def _end_to_end(plan: Plan, clip: Path, folder: str) -> tuple[ClipFacts, EndToEn
     )
     return clip_facts, EndToEnd(
         annotate_fps=Spread.of([frames / each.annotate_seconds for each in rounds]),
+        data_fps=Spread.of([frames / each.data_seconds for each in rounds]),
         stream_fps=Spread.of([frames / each.stream_seconds for each in rounds]),
         transcode_fps=Spread.of([frames / each.transcode_seconds for each in rounds]),
         annotate_to_transcode=Spread.of(

@@ -136,12 +136,12 @@ class FrameCost:
         scale_ms: decoded samples to RGB of that size; runs in the reader's thread.
         before_ms: from there to the network's input.
         network_ms: the forward pass.
+        second_ms: that of the second stage, over the faces close up.
         after_ms: thresholds, boxes, suppression; without the next two.
-        close_up_ms: the second stage, faces cut out included.
+        cut_ms: faces cut out for the second stage, and its answers put in their places.
         gender_ms: the gender heads, at the anchors of faces.
-        around_to_network: all of the detector's time but the forward pass, the second
-            stage and the gender heads included, divided by the forward pass: the median over
-            batches.
+        around_to_network: all of the detector's time but both stages' forward passes, divided by
+            these: the median over batches.
     """
 
     size_wh: tuple[int, int]
@@ -149,8 +149,9 @@ class FrameCost:
     scale_ms: Spread
     before_ms: Spread
     network_ms: Spread
+    second_ms: Spread
     after_ms: Spread
-    close_up_ms: Spread
+    cut_ms: Spread
     gender_ms: Spread
     around_to_network: Spread
 
@@ -160,6 +161,7 @@ class Round:
     """Seconds that each way through the clip took, one straight after the other."""
 
     annotate_seconds: float
+    data_seconds: float
     stream_seconds: float
     transcode_seconds: float
 
@@ -170,13 +172,15 @@ class EndToEnd:
 
     Attributes:
         annotate_fps: annotated video written.
-        stream_fps: faces found, nothing written.
+        data_fps: JSON written, no video; looks as seldom as annotate does.
+        stream_fps: faces found in every frame, nothing written.
         transcode_fps: decoded and encoded through PyAV with annotate's encoder settings.
         annotate_to_transcode: ratio of the times of a round.
         rounds: what these come from.
     """
 
     annotate_fps: Spread
+    data_fps: Spread
     stream_fps: Spread
     transcode_fps: Spread
     annotate_to_transcode: Spread

@@ -166,8 +166,8 @@ class QuantizedStage(nn.Module):
         self.trunk, self.inner.trunk = self.inner.trunk, nn.Sequential()
 
     def forward(self, pixels: Tensor) -> SecondOpinion:
-        """Judge crops, uint8 [K, 3, S, S]."""
-        seen: Levels = self.trunk(Levels(pixels, 1.0, PIXEL_ZERO))
+        """Judge crops, uint8 [K, S, S, 3]."""
+        seen: Levels = self.trunk(Levels(pixels.permute(0, 3, 1, 2), 1.0, PIXEL_ZERO))
         found: SecondOpinion = self.inner(seen.decoded(torch.float32))
         return found
 
