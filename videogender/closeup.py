@@ -31,7 +31,7 @@ class CloseUp:
         trained: weights whose task is classifier or refeed; its network is changed for inference,
             so hand in one that nobody else uses.
         device: where to run.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`; `int8` is `auto`.
 
     Raises:
         ModelError: the weights are for another task.
@@ -148,7 +148,7 @@ def _squares(boxes: NDArray[np.floating], share: float, unit: int) -> NDArray[np
     wide = boxes.astype(np.float64)
     side = np.rint((wide[:, 2:] - wide[:, :2]).max(1, initial=1.0) * share / unit).clip(1)
     corner = np.rint((wide[:, :2] + wide[:, 2:]) / 2 / unit - side[:, None] / 2)
-    found: NDArray[np.int64] = np.c_[corner, side].astype(np.int64) * unit
+    found: NDArray[np.int64] = np.concatenate([corner, side[:, None]], 1).astype(np.int64) * unit
     return found
 
 
@@ -156,5 +156,5 @@ def _middle(squares: NDArray[np.int64], share: float) -> NDArray[np.float32]:
     """Return the boxes [N, 4] about which squares [N, 3] lie, `share` times as small."""
     half = squares[:, 2:] / 2
     centre = squares[:, :2] + half
-    found: NDArray[np.float32] = np.c_[centre - half / share, centre + half / share]
+    found = np.concatenate([centre - half / share, centre + half / share], 1)
     return found.astype(np.float32)

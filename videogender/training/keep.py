@@ -20,6 +20,7 @@ from videogender.evaluation.validation import (
 )
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
+from videogender.training.ranges import ranges_in
 from videogender.training.run_folder import RunFolder
 
 __all__ = ["Keeper"]
@@ -63,7 +64,8 @@ class Keeper:
         """Calibrate gender of the best weights and record their figures with them.
 
         Where there is a second stage, it is how both stages' answers are added that is fitted, else
-        a temperature. The file itself is measured: fp16, as it will be used.
+        a temperature. Ranges are noted for computing in integers. The file itself is measured: fp16
+        weights, in the precision that will be used.
 
         Returns:
             The figures, and the temperature by which its gender logits are to be divided.
@@ -71,6 +73,7 @@ class Keeper:
         network, metadata = checkpoints.load(self.folder.best)
         if network.second_stage is not None and network.has_gender:
             self._fit_mix(network)
+        network.ranges = ranges_in(network, self.data.scenes, self.data.portraits)
         found = validate(network, self.data, self.device)
         enough = np.count_nonzero(~np.isnan(found.answers.female)) >= LEAST_ANSWERS
         temperature = fit_temperature(found.answers) if enough else 1.0
