@@ -91,13 +91,18 @@ def _processor() -> Iterator[Finding]:
     import torch
 
     from videogender.devices import has_native_bf16
+    from videogender.network.quantized import FULL, weight_levels
 
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    bf16 = "native" if has_native_bf16(torch.device("cpu")) else "not native, so fp32 is used"
+    bf16 = "native" if has_native_bf16(torch.device("cpu")) else "not native, so fp32 stands for it"
+    try:
+        int8 = "int8 with VNNI" if weight_levels() == FULL else "int8 without VNNI"
+    except (AttributeError, RuntimeError):
+        int8 = "no int8 in this build of PyTorch"
     yield Finding(
         "processor",
         f"{platform.machine()}, {cores} cores for us, {torch.get_num_threads()} threads, "
-        f"{torch.backends.cpu.get_cpu_capability()}, bf16 {bf16}",
+        f"{torch.backends.cpu.get_cpu_capability()}, {int8}, bf16 {bf16}",
     )
 
 

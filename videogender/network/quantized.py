@@ -23,11 +23,20 @@ from videogender.network.heads import AnchorNetwork, Predictions
 from videogender.network.layers import ConvUnit, Ranges
 from videogender.network.second_stage import SecondOpinion, SecondStage
 
+FULL, REDUCED = 127, 63  # levels of weights on either side of zero, with and without VNNI
 MOST_SHAPES = 8  # whose weights are kept
 PIXEL_ZERO = 115  # the level that stands for zero in pictures, about the mean pixel
 STAGE = "second_stage."  # how names of its parts begin
 
-__all__ = ["Levels", "QuantizedNetwork", "QuantizedStage", "observing", "quantize"]
+__all__ = [
+    "FULL",
+    "Levels",
+    "QuantizedNetwork",
+    "QuantizedStage",
+    "observing",
+    "quantize",
+    "weight_levels",
+]
 
 
 class Levels(NamedTuple):
@@ -245,7 +254,7 @@ def weight_levels() -> int:
 
     Processors without VNNI add two products in 16 bits, which weights of 8 bits overflow.
     """
-    ones = torch.full((1, 64, 1, 1), 127, dtype=torch.int8)
+    ones = torch.full((1, 64, 1, 1), FULL, dtype=torch.int8)
     light = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8)
     light = light.contiguous(memory_format=torch.channels_last)
     scale, zero = torch.ones(1), torch.zeros(1, dtype=torch.int32)
@@ -254,7 +263,7 @@ def weight_levels() -> int:
     found = torch.ops.onednn.qconv2d_pointwise(
         light, 1.0, 0, packed, scale, zero, None, *shape, 1.0, 0, torch.float32, "none", [], ""
     )
-    return 127 if bool((found == 64 * 127 * 255).all()) else 63
+    return FULL if bool((found == 64 * FULL * 255).all()) else REDUCED
 
 
 def _steps(low: float, high: float) -> tuple[float, int]:
