@@ -134,7 +134,7 @@ def sharpest_crops(
     is_shrunk = picture is not None and picture.width > scaled.shape[1]
     if picture is None or not is_shrunk or not from_source.any():
         return RgbPicture(scaled).squares_rgb(squares, side_px), middle
-    crops = np.empty((len(boxes), side_px, side_px, 3), np.uint8)
+    crops = np.empty((len(boxes), 3, side_px, side_px), np.uint8).transpose(0, 2, 3, 1)
     crops[~from_source] = RgbPicture(scaled).squares_rgb(squares[~from_source], side_px)
     grow = np.array([picture.width / scaled.shape[1], picture.height / scaled.shape[0]] * 2)
     large = _squares(boxes[from_source] * grow, share, 2)

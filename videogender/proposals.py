@@ -164,7 +164,7 @@ def _opinion(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups."""
     image, around = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
-    cuts = np.empty((len(around), SIDE_PX, SIDE_PX, 3), np.uint8)
+    cuts = np.empty((len(around), 3, SIDE_PX, SIDE_PX), np.uint8).transpose(0, 2, 3, 1)
     middle = np.empty_like(around)
     for index in np.unique(image):
         shown, here = batch[index], image == index

@@ -264,20 +264,19 @@ class DecodedPicture:
         with self._converting:  # the tags are those of the frame
             colours = (self.matrix, self.full_range)
         fill = _mean_yuv(*colours)
-        cuts = [
-            cut_squares(
-                turned.turn(samples_of(plane))[..., None],
-                squares if number == 0 else squares // 2,
-                side_px,
-                fill[number : number + 1],
-            )
-            for number, plane in enumerate(frame.planes)
-        ]
+        luma, *chroma = (turned.turn(samples_of(plane))[..., None] for plane in frame.planes)
+        yuv = np.concatenate(
+            [
+                cut_squares([luma], squares, side_px, fill[:1]),
+                cut_squares(chroma, squares // 2, side_px, fill[1:]),
+            ],
+            1,
+        )
         to_rgb = rgb_of_yuv(colours[0], full_range=colours[1])
-        rgb = to_rgb[:, :3] @ np.stack([cut.ravel() for cut in cuts]).astype(np.float32)
+        rgb = to_rgb[:, :3] @ yuv.reshape(-1, 3, side_px * side_px).astype(np.float32)
         rgb += to_rgb[:, 3:] + 0.5
         whole = rgb.clip(0, 255, out=rgb).astype(np.uint8)
-        return np.ascontiguousarray(whole.T).reshape(len(squares), side_px, side_px, 3)
+        return whole.reshape(yuv.shape).transpose(0, 2, 3, 1)
 
     def to_yuv420p(self) -> av.VideoFrame:
         """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.
