@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from videogender.training.crops import Targets
 from videogender.training.sampling import opencv
 
-__all__ = ["apply_colour", "augment", "jpeg_noise"]
+__all__ = ["apply_colour", "augment", "hide_surroundings", "jpeg_noise"]
 
 # ITU-R BT.601 luma, in BGR order
 LUMA_BGR = (0.114, 0.587, 0.299)
@@ -30,7 +30,7 @@ def augment(
 
     Args:
         images: uint8 [B, 3, S, S] BGR, channels last in memory; may be written to.
-        targets: its faces; some get a patch over their lower half, as a mask or a hand would.
+        targets: its faces; some get a patch, as a mask, a hand or a hat would be.
         generator: random numbers, on the same device.
         strength: 0 to 1; each effect comes that much as often, and colours stray that much as far.
 
@@ -135,10 +135,35 @@ def jpeg_noise(images: Tensor, quality: Tensor) -> Tensor:
     return blocks.transpose(3, 4).reshape(n, channels, height, width)
 
 
+def hide_surroundings(
+    images: Tensor, boxes: Tensor, generator: torch.Generator, strength: float = 1.0
+) -> Tensor:
+    """Leave of some pictures nothing but the face.
+
+    Hair, hats and clothes say much about gender in the data, and mislead about whoever wears them
+    otherwise.
+
+    Args:
+        images: uint8 [B, 3, S, S]; may be written to.
+        boxes: float [B, 4], the face of each, xyxy in its pixels; NaN for none.
+        generator: random numbers, on the same device.
+        strength: 0 to 1, how often.
+    """
+    count, device = len(images), images.device
+    draw = torch.rand(count, 5, device=device, generator=generator)
+    wh = boxes[:, 2:] - boxes[:, :2]
+    rim = wh * (0.15 * draw[:, 1:2])
+    which = ((draw[:, 0] < 0.3 * strength) & (wh.amin(1) > 0)).nonzero().squeeze(1)
+    face = _within((boxes[:, :2] - rim)[which], (boxes[:, 2:] + rim)[which], images.shape[2])
+    colour = (draw[which, 2:] * 255).to(images.dtype)[:, :, None, None]
+    images[which] = torch.where(face, images[which], colour)
+    return images
+
+
 def _patch_faces(
     images: Tensor, targets: Targets, generator: torch.Generator, strength: float
 ) -> Tensor:
-    """Cover part of one face in some canvases with a plain colour."""
+    """Cover part of one face in some canvases with a plain colour, as masks, hands and hats do."""
     device, count = images.device, len(images)
 
     def uniform(*shape: int) -> Tensor:
@@ -152,14 +177,23 @@ def _patch_faces(
     free[:, 1] = free[:, 1].sqrt()
     low = box[:, :2] + free * (1 - part) * wh
     high = low + part * wh
-    which = ((uniform(count) < 0.2 * strength) & (wh.amin(1) > 16)).nonzero().squeeze(1)
+    # or all from well above the face down to its brow
+    hat = (uniform(count) < 0.5)[:, None]
+    brow = box[:, 1] + wh[:, 1] * (0.05 + 0.25 * uniform(count))
+    low = torch.where(hat, box[:, :2] - wh * wh.new_tensor([0.3, 0.7]), low)
+    high = torch.where(hat, torch.stack([box[:, 2] + 0.3 * wh[:, 0], brow], 1), high)
+    which = ((uniform(count) < 0.35 * strength) & (wh.amin(1) > 16)).nonzero().squeeze(1)
     if len(which) == 0:
         return images
-    step = torch.arange(images.shape[2], device=device)
-    low, high = low[which], high[which]
-    across = (step >= low[:, :1]) & (step < high[:, :1])
-    down = (step >= low[:, 1:]) & (step < high[:, 1:])
-    cover = (down[:, :, None] & across[:, None, :])[:, None]
+    cover = _within(low[which], high[which], images.shape[2])
     colour = (uniform(len(which), 3, 1, 1) * 255).to(images.dtype)
     images[which] = torch.where(cover, colour, images[which])
     return images
+
+
+def _within(low: Tensor, high: Tensor, side: int) -> Tensor:
+    """Return which pixels lie in boxes from corners [K, 2] to corners [K, 2], [K, 1, S, S]."""
+    step = torch.arange(side, device=low.device)
+    across = (step >= low[:, :1]) & (step < high[:, :1])
+    down = (step >= low[:, 1:]) & (step < high[:, 1:])
+    return (down[:, :, None] & across[:, None, :])[:, None]

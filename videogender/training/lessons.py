@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from videogender.evaluation.mixing import fit_logistic
 from videogender.network.heads import AnchorNetwork
 from videogender.network.second_stage import SecondStage
-from videogender.training.augment import augment
+from videogender.training.augment import augment, hide_surroundings
 from videogender.training.closeups import CloseUpPools, CloseUpTargets, plan_closeups
 from videogender.training.crops import Targets, plan_crops
 from videogender.training.data import ImageStore
@@ -97,6 +97,8 @@ class CloseUpLesson:
             self._pools.store, self._pools.draw(s.closeups, generator), s.closeups, generator
         )
         pixels = sample_pixels(self._pools.store, crops, look.pixel_mean_bgr)
+        alone = torch.where(targets.holds_face[:, None], targets.box, torch.nan)
+        pixels = hide_surroundings(pixels, alone, generator, s.distortion)
         images = augment(pixels, targets.as_targets(), generator, s.distortion)
         return (_as_input(images, look), targets), s.closeups.batch
 
