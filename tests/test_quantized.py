@@ -176,6 +176,19 @@ def test_what_cannot_be_quantised_is_left_alone(
     assert quantize(shipped, shipped.ranges, MEAN, torch.float32) is None
 
 
+def test_sums_that_go_wrong_are_noticed(
+    shipped: AnchorNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight_levels()
+    real = torch.ops.onednn.qconv_prepack
+
+    def wrong(levels: torch.Tensor, *others: object) -> torch.Tensor:
+        return real(levels.flip(1), *others)
+
+    monkeypatch.setattr(torch.ops.onednn, "qconv_prepack", wrong)
+    assert quantize(shipped, shipped.ranges, MEAN, torch.float32) is None
+
+
 def test_observing_notes_ranges_and_puts_units_back() -> None:
     torch.manual_seed(0)
     network = Lite(gender=False).eval()

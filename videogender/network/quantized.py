@@ -21,11 +21,13 @@ from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork, Predictions
 from videogender.network.layers import ConvUnit, Ranges
+from videogender.network.packed import TRIAL_HW
 from videogender.network.second_stage import SecondOpinion, SecondStage
 
 FULL, REDUCED = 127, 63  # levels of weights on either side of zero, with and without VNNI
 MOST_SHAPES = 8  # whose weights are kept
 PIXEL_ZERO = 115  # the level that stands for zero in pictures, about the mean pixel
+NEAR = 0.25  # how far answers may be from the plain ones on average, in their standard deviations
 STAGE = "second_stage."  # how names of its parts begin
 
 __all__ = [
@@ -194,7 +196,8 @@ def quantize(
 
     Returns:
         The network and its second stage, if it has one. None where that is not to be had: unknown
-        ranges, another device, a build of PyTorch without oneDNN's operations.
+        ranges, another device, a build of PyTorch without oneDNN's operations, or in which they
+        give other answers.
     """
     if not ranges or network.input_convolution.weight.device.type != "cpu":
         return None
@@ -202,13 +205,32 @@ def quantize(
         first = QuantizedNetwork(network, ranges, mean, dtype)
         stage = network.second_stage
         second = None if stage is None else QuantizedStage(stage, ranges, mean)
-        with torch.inference_mode():
-            grey = torch.full((1, 3, 64, 96), 128, dtype=torch.uint8)
-            first(grey.contiguous(memory_format=torch.channels_last))
+        alike = _nearly_alike(network, first, mean)
     except (AttributeError, KeyError, NotImplementedError, RuntimeError):
         # these operations are PyTorch's own affair: another version may lack or change them
         return None
-    return first, second
+    return (first, second) if alike else None
+
+
+@torch.inference_mode()
+def _nearly_alike(network: AnchorNetwork, made: QuantizedNetwork, mean: Sequence[float]) -> bool:
+    """Tell whether a quantised network's answers to a small noisy picture are near the plain ones.
+
+    Rounding moves them by up to a tenth of their spread, sums that are wrong by all of it.
+    """
+    noise = torch.randint(
+        0, 256, (1, *TRIAL_HW, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    pixels = noise.permute(0, 3, 1, 2)
+    wanted, found = network(pixels - torch.tensor(mean)[:, None, None]), made(pixels)
+    return all(
+        bool((theirs.float() - ours).abs().mean() < NEAR * ours.std())
+        for ours, theirs in (
+            (wanted.face_logits, found.face_logits),
+            (wanted.box_deltas, found.box_deltas),
+            *zip(wanted.features, found.features, strict=True),
+        )
+    )
 
 
 @contextmanager
