@@ -226,7 +226,7 @@ def test_a_cpu_takes_integers_and_finds_the_same_faces() -> None:
 
 
 def test_integers_that_cannot_be_had_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="--precision int8: not to be had with vgg16"):
+    with pytest.raises(ConfigError, match="--precision int8: not to be had with vgg16 here"):
         Detector(S3FD(gender=False), DetectSettings(precision="int8"))
     network, _ = checkpoints.load(resolve("lite"))
     network.ranges = None

@@ -1,6 +1,7 @@
 """What computes the network: PyTorch, or another runtime that reads the network as a graph.
 
-    torch         the network itself, packed where that is faster (`network.packed`)
+    torch         the network itself; on a CPU in integers (`network.quantized`) or packed
+                  (`network.packed`) where that is to be had
     onnxruntime   on the CPU; pip install 'videogender[onnx]'
     openvino      on the CPU; pip install 'videogender[openvino]'
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -27,6 +29,8 @@ from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import anchors_for
 from videogender.network.heads import AnchorNetwork, Predictions, grids_of
 from videogender.network.packed import answer_alike, pack
+from videogender.network.quantized import quantize
+from videogender.network.second_stage import SecondOpinion
 from videogender.weights_store import cache_dir
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -34,7 +38,63 @@ GRAPH_FORMAT = 1  # counts up when the graph changes under the same version of t
 
 Forward = Callable[[Tensor], Predictions]
 
-__all__ = ["RUNTIMES", "Forward", "choose_backend"]
+__all__ = ["RUNTIMES", "Engine", "Forward", "choose_backend", "choose_engine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What computes a network.
+
+    Attributes:
+        name: `torch`, or that of another runtime.
+        forward: the forward pass.
+        judge: the second stage in integers, uint8 [K, S, S, 3] to what it says; None where the
+            network's own is to be asked.
+        takes_pixels: whether the forward pass reads uint8 pixels as they are.
+    """
+
+    name: str
+    forward: Forward
+    judge: Callable[[Tensor], SecondOpinion] | None = None
+    takes_pixels: bool = False
+
+
+def choose_engine(
+    name: str,
+    precision: str,
+    network: AnchorNetwork,
+    mean: Sequence[float],
+    dtype: torch.dtype,
+    *,
+    threads: int,
+    weights_sha256: str | None = None,
+) -> Engine:
+    """Return what computes a network: integers where they are wanted and to be had.
+
+    Args:
+        name: see `choose_backend`, as for the last two.
+        precision: `int8`, `auto`, or another, which wants no integers.
+        network: fused, in fp32 on its device; it is brought to its number format.
+        mean: of the pixels that it expects to be subtracted, in its order of channels.
+        dtype: its number format.
+        threads, weights_sha256: see there.
+
+    Raises:
+        ConfigError: integers that were asked for are not to be had; or see there.
+        ModelError: see there.
+    """
+    quantized = None
+    if precision in ("auto", "int8") and name not in RUNTIMES:
+        quantized = quantize(network, network.ranges, mean, dtype)
+    if precision == "int8" and quantized is None:
+        raise ConfigError(
+            f"--precision int8: not to be had with {network.name} here; it takes weights that know "
+            "their ranges, a CPU and --backend torch"
+        )
+    network.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if quantized is not None:
+        return Engine("torch", *quantized, takes_pixels=True)
+    return Engine(*choose_backend(name, network, threads=threads, weights_sha256=weights_sha256))
 
 
 def choose_backend(

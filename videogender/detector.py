@@ -16,15 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from videogender.backends import RUNTIMES, Forward, choose_backend
+from videogender.backends import RUNTIMES, choose_engine
 from videogender.config import DetectSettings
 from videogender.devices import choose_device, choose_dtype
-from videogender.errors import ConfigError, ModelError
+from videogender.errors import ModelError
 from videogender.frames import Faces, Frame, Picture, as_picture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
 from videogender.network.large import large_face_logits
-from videogender.network.quantized import quantize
 from videogender.network.second_stage import SecondOpinion, SecondStage
 from videogender.network.trained import GENDERS
 from videogender.proposals import (
@@ -92,7 +91,6 @@ class Detector:
         self.settings = settings or DetectSettings()
         self.device = device or torch.device("cpu")
         precision, backend = self.settings.precision, self.settings.backend
-        in_integers = precision in ("auto", "int8") and backend not in RUNTIMES
         if precision == "auto" and backend in RUNTIMES:
             precision = "fp32"
         self.dtype = choose_dtype(precision, self.device)
@@ -103,24 +101,17 @@ class Detector:
         self.threads = torch.get_num_threads()
         self.network = _for_inference(network).to(self.device)
         mean_rgb = network.pixel_mean_bgr[::-1]
-        quantized = None
-        if in_integers:
-            quantized = quantize(self.network, network.ranges, mean_rgb, self.dtype)
-        if precision == "int8" and quantized is None:
-            raise ConfigError(
-                f"--precision int8: not to be had with {network.name} on {self.device} here; it "
-                "takes weights that know their ranges, a CPU and --backend torch"
-            )
-        self.network.to(self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.backend = "torch"
-        self.forward: Forward
-        if quantized is not None:
-            self.forward = quantized[0]
-        else:
-            self.backend, self.forward = choose_backend(
-                backend, self.network, threads=self.threads, weights_sha256=weights_sha256
-            )
-        self.takes_pixels = quantized is not None
+        engine = choose_engine(
+            backend,
+            precision,
+            self.network,
+            mean_rgb,
+            self.dtype,
+            threads=self.threads,
+            weights_sha256=weights_sha256,
+        )
+        self.backend, self.forward = engine.name, engine.forward
+        self.takes_pixels = engine.takes_pixels
         self.head = None if head is None else head.to(self.device, self.dtype)
         if self.device.type == "cpu":
             # glibc maps large blocks anew each time until it has seen one of this size freed
@@ -130,8 +121,7 @@ class Detector:
         self._mean_row = torch.zeros(0, device=self.device, dtype=self.dtype)
         self.judge: Judge | None = None
         if (stage := self.network.second_stage) is not None:
-            second = None if quantized is None else quantized[1]
-            self.judge = second or partial(self._judged, stage)
+            self.judge = engine.judge or partial(self._judged, stage)
 
     @classmethod
     def load(
