@@ -431,6 +431,30 @@ def test_boxes_and_scores_are_those_of_both_looks() -> None:
     np.testing.assert_allclose(after.female, 1 / (1 + math.exp(-2.0)), atol=1e-4)
 
 
+@pytest.mark.parametrize("planar", [False, True])
+def test_it_sees_pixels_less_the_mean_however_they_lie(planar: bool) -> None:
+    look = Opinion()
+    torch.nn.init.normal_(look.gender.weight, std=0.1, generator=generator(1))
+    plain = copy.deepcopy(look).eval()
+    detector = Detector(coloured_with(look), DetectSettings(precision="fp32"))
+    crops = torch.randint(0, 256, (3, 80, 80, 3), dtype=torch.uint8, generator=generator())
+    bgr = crops.flip(3).permute(0, 3, 1, 2).float()
+    if planar:
+        crops = crops.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    mean = torch.tensor(look.pixel_mean_bgr)[:, None, None]
+    with torch.inference_mode():
+        wanted = plain((bgr - mean) * plain.pixel_scale).gender
+    assert detector.judge is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(detector.judge(crops).gender, wanted, atol=1e-3, rtol=1e-3)
+
+
+def coloured_with(look: SecondStage) -> SpotNetwork:
+    network = SpotNetwork()
+    network.second_stage = look
+    return network
+
+
 def test_what_it_does_not_take_for_a_face_is_gone() -> None:
     assert len(spotted(Opinion(face=-1.0))([spot_picture()])[0]) == 0
     assert len(spotted(Opinion(face=-1.0), threshold=0.2)([spot_picture()])[0]) == 2

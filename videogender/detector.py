@@ -324,7 +324,8 @@ class Detector:
 
     def _judged(self, stage: SecondStage, crops: Tensor) -> SecondOpinion:
         """Let a second stage in floating point judge crops, uint8 [K, S, S, 3] RGB."""
-        found: SecondOpinion = stage(self._less_mean(crops.to(self.dtype)).permute(0, 3, 1, 2))
+        pixels = crops.to(self.dtype, memory_format=torch.contiguous_format)
+        found: SecondOpinion = stage(self._less_mean(pixels).permute(0, 3, 1, 2))
         return found
 
     @property
@@ -383,7 +384,7 @@ class Detector:
         if len(large):
             some = found.select(large)
             if self.takes_pixels:
-                pixels = pictures.permute(0, 2, 3, 1).to(self.dtype)
+                pixels = pictures.permute(0, 2, 3, 1).to(self.dtype).contiguous()
                 pictures = self._less_mean(pixels).permute(0, 3, 1, 2)
             anew = large_face_logits(self.network, pictures, some.image, some.boxes)
             logits[large] = torch.where(anew.isnan(), logits[large], anew)
@@ -422,12 +423,15 @@ class Detector:
         return (out if self.takes_pixels else self._less_mean(out)).permute(0, 3, 1, 2)
 
     def _less_mean(self, pixels: Tensor) -> Tensor:
-        """Subtract the mean from pixels [B, H, W, 3] in the network's own format, in place."""
+        """Subtract the mean from pixels [B, H, W, 3] in the network's own format, in place.
+
+        They have to lie in memory as their shape says.
+        """
         across = pixels.shape[2] * 3
         if len(self._mean_row) < across:
             self._mean_row = self._mean_rgb.to(self.dtype).repeat(pixels.shape[2])
         # a whole row at a time: three numbers at a time are slow to subtract
-        pixels.flatten(2).sub_(self._mean_row[:across])
+        pixels.view(*pixels.shape[:2], across).sub_(self._mean_row[:across])
         return pixels
 
 
