@@ -71,9 +71,9 @@ class Keeper:
             The figures, and the temperature by which its gender logits are to be divided.
         """
         network, metadata = checkpoints.load(self.folder.best)
+        network.ranges = ranges_in(network, self.data.scenes, self.data.portraits)
         if network.second_stage is not None and network.has_gender:
             self._fit_mix(network)
-        network.ranges = ranges_in(network, self.data.scenes, self.data.portraits)
         found = validate(network, self.data, self.device)
         enough = np.count_nonzero(~np.isnan(found.answers.female)) >= LEAST_ANSWERS
         temperature = fit_temperature(found.answers) if enough else 1.0
