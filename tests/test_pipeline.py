@@ -9,6 +9,8 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from squares import SquareDetector, frames, picture
 import videogender
 from videogender import pipeline as pipeline_module
 from videogender.frames import Faces, Frame, RgbPicture
-from videogender.pipeline import BATCHES_IN_FLIGHT, Pipeline, stream, unbatched
+from videogender.pipeline import BATCHES_IN_FLIGHT, ParallelDetector, Pipeline, stream, unbatched
 
 pytestmark = pytest.mark.timed
 
@@ -287,3 +289,62 @@ def test_unbatched_drops_items_as_it_goes() -> None:
     assert next(items) == 1
     assert len(batch) == 2
     assert list(items) == [2, 3, 4]
+
+
+# --- several workers ------------------------------------------------------------------------------
+
+
+class Side(SquareDetector):
+    """Two threads may ask it; every second batch takes longer than the next."""
+
+    workers = 2
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        super().__init__()
+        self.fails_at, self.asked, self.together, self.most = fails_at, 0, 0, 0
+        self._counting = threading.Lock()
+
+    @contextmanager
+    def worker_threads(self) -> Iterator[Executor]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            yield pool
+
+    def detect(self, scaled, sizes_wh):  # type: ignore[no-untyped-def]
+        with self._counting:
+            number, self.asked, self.together = self.asked, self.asked + 1, self.together + 1
+            self.most = max(self.most, self.together)
+        time.sleep(0.05 if number % 2 == 0 else 0.01)
+        with self._counting:
+            self.together -= 1
+        if number == self.fails_at:
+            raise RuntimeError("too much")
+        return super().detect(scaled, sizes_wh)
+
+
+def test_workers_keep_the_order_and_work_side_by_side() -> None:
+    detector = Side()
+    assert isinstance(detector, ParallelDetector)
+    found = [(frame.index, len(faces)) for frame, faces in stream(frames(25), detector)]
+    assert [index for index, _ in found] == list(range(len(found)))
+    assert len(found) == 25
+    assert {count for _, count in found} == {1}
+    assert detector.most == 2
+
+
+def test_an_error_of_a_worker_comes_after_what_was_before_it() -> None:
+    detector = Side(fails_at=2)
+    running = stream(frames(25), detector)
+    seen = [next(running)[0].index for _ in range(2 * detector.batch_size)]
+    assert seen == list(range(2 * detector.batch_size))
+    with pytest.raises(RuntimeError, match="too much"):
+        next(running)
+
+
+def test_closing_early_stops_the_workers() -> None:
+    detector = Side()
+    running = stream(frames(25), detector)
+    next(running)
+    running.close()
+    asked = detector.asked
+    time.sleep(0.2)
+    assert detector.asked == asked

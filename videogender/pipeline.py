@@ -309,7 +309,7 @@ def in_order(batches: Iterable[T], work: Callable[[T], R], detector: BatchDetect
             for batch in batches:
                 waiting.append(workers.submit(work, batch))
                 del batch
-                if len(waiting) > detector.workers:
+                while waiting and (len(waiting) > detector.workers or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
