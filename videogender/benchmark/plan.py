@@ -235,10 +235,16 @@ def annotate_command(plan: Plan, clip: Path, output: Path, *data: str) -> list[s
 def _command(plan: Plan, clip: Path, folder: Path) -> Command:
     end = () if plan.end_seconds is None else ("--end", f"{plan.end_seconds:f}")
     argv = annotate_command(plan, clip, folder / "whole.mp4", "--json", "-", *end)
-    costs = [run_command("videogender annotate", argv) for _ in range(plan.rounds)]
+    # followed faces are told when the whole clip has been looked at; frame by frame at once
+    one_second = ("--json", "-", "--label-by", "frame", "--end", "1")
+    quick = annotate_command(plan, clip, folder / "start.mp4", *one_second)
+    starts, costs = [], []
+    for _ in range(plan.rounds):
+        starts.append(run_command("videogender annotate", quick))
+        costs.append(run_command("videogender annotate", argv))
     peaks = [cost.peak_memory_bytes for cost in costs if cost.peak_memory_bytes is not None]
     return Command(
-        first_frame_seconds=Spread.of([cost.first_line_seconds for cost in costs]),
+        first_frame_seconds=Spread.of([cost.first_line_seconds for cost in starts]),
         whole_seconds=Spread.of([cost.seconds for cost in costs]),
         peak_memory_bytes=max(peaks, default=None),
     )

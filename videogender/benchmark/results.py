@@ -207,7 +207,8 @@ class Command:
     """`videogender annotate CLIP --json -` as a user starts it.
 
     Attributes:
-        first_frame_seconds: from starting the program to the first line of data.
+        first_frame_seconds: from starting the program to the data of the first frame, with
+            `--label-by frame`.
         whole_seconds: to its end.
         peak_memory_bytes: most resident memory, or None where the system does not tell.
     """
