@@ -82,7 +82,7 @@ class DetectSettings:
     )
 
 
-# In half of a film's or camera's frames: boxes between two looks lie between two known places.
+# In a third of a camera's frames: boxes between two looks lie between two known places.
 LOOKS_A_SECOND = 10
 
 

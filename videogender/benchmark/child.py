@@ -27,13 +27,13 @@ class Part(Protocol):
 PARTS = {
     "annotate": ("videogender.benchmark.clips", "Annotate"),
     "cut": ("videogender.benchmark.clips", "Cut"),
+    "data": ("videogender.benchmark.clips", "Data"),
     "forward": ("videogender.benchmark.network", "ForwardPass"),
     "frame": ("videogender.benchmark.network", "FrameParts"),
     "live": ("videogender.benchmark.live", "LiveRun"),
     "make-clip": ("videogender.benchmark.clips", "MakeClip"),
     "peer": ("videogender.benchmark.peer", "PeerPass"),
     "stages": ("videogender.benchmark.stages", "StagedAnnotate"),
-    "data": ("videogender.benchmark.clips", "Data"),
     "stream": ("videogender.benchmark.clips", "Stream"),
     "transcode": ("videogender.benchmark.clips", "Transcode"),
 }

@@ -22,7 +22,27 @@ TRIAL_HW = (96, 128)
 # Of logits, deltas and taps, against the plain network; bf16 keeps three digits of a sum.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
-__all__ = ["PackedConv", "PackedNetwork", "answer_alike", "pack"]
+__all__ = ["KeptByShape", "PackedConv", "PackedNetwork", "answer_alike", "answers", "pack"]
+
+
+class KeptByShape:
+    """Weights as they should lie for an input, of which each shape has its own; a few are kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[torch.Size, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, shape: torch.Size, make: Callable[[], Tensor]) -> Tensor:
+        """Return those for a shape; they are made if they are not there."""
+        weight = self._kept.get(shape)
+        if weight is None:
+            weight = make()
+            if len(self._kept) >= MOST_SHAPES:
+                self._kept = {}  # anew, as another thread may be reading the old one
+            self._kept[shape] = weight
+        return weight
 
 
 class PackedConv(nn.Module):
@@ -51,7 +71,7 @@ class PackedConv(nn.Module):
         self._after = "relu" if relu else "none"
         self._bias = bias
         self._plain = weight.detach().to_mkldnn()
-        self._packed: dict[torch.Size, Tensor] = {}
+        self._packed = KeptByShape()
         operation = torch.ops.mkldnn._convolution_pointwise
         self._convolve, self._convolve_and_add = operation.default, operation.binary
 
@@ -71,15 +91,13 @@ class PackedConv(nn.Module):
         return out
 
     def _weight_for(self, shape: torch.Size) -> Tensor:
-        weight = self._packed.get(shape)
-        if weight is None:
+        def make() -> Tensor:
             reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
             weight = reorder(self._plain, *self._geometry, list(shape))
             assert isinstance(weight, Tensor)
-            if len(self._packed) >= MOST_SHAPES:
-                self._packed = {}  # anew, as another thread may be reading the old one
-            self._packed[shape] = weight
-        return weight
+            return weight
+
+        return self._packed.get(shape, make)
 
 
 class PackedNetwork(nn.Module):
@@ -143,9 +161,10 @@ def answer_alike(network: AnchorNetwork, other: Callable[[Tensor], Predictions])
     tolerance = TOLERANCES[dtype]
     return all(
         theirs.shape == ours.shape and torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance)
-        for ours, theirs in (
-            (wanted.face_logits, found.face_logits),
-            (wanted.box_deltas, found.box_deltas),
-            *zip(wanted.features, found.features, strict=True),
-        )
+        for ours, theirs in zip(answers(wanted), answers(found), strict=True)
     )
+
+
+def answers(predictions: Predictions) -> tuple[Tensor, ...]:
+    """Return what two forms of a network are compared by: logits, deltas and taps."""
+    return (predictions.face_logits, predictions.box_deltas, *predictions.features)

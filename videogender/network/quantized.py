@@ -1,10 +1,9 @@
 """The same network in 8-bit integers, for a CPU: two to four times as fast as in fp32.
 
 Weights have a scale a channel, maps one each, from the ranges of values that were seen in pictures
-(`observing`; they are stored with the weights). Sums are kept in
-32 bits; heads answer in floating point. As in `packed`, it is oneDNN that computes, by operations
-that PyTorch itself uses where it compiles networks; where they are missing or give other answers,
-nothing is quantised.
+(`observing`; they are stored with the weights). Sums are kept in 32 bits; heads answer in floating
+point. As in `packed`, it is oneDNN that computes, by operations that PyTorch itself uses where it
+compiles networks; where they are missing or give other answers, nothing is quantised.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from videogender.network.heads import AnchorNetwork, Predictions
-from videogender.network.layers import ConvUnit, Ranges
-from videogender.network.packed import TRIAL_HW
+from videogender.network.layers import ConvUnit, Ranges, fitted
+from videogender.network.packed import TRIAL_HW, KeptByShape, answers
 from videogender.network.second_stage import SecondOpinion, SecondStage
 
 FULL, REDUCED = 127, 63  # levels of weights on either side of zero, with and without VNNI
-MOST_SHAPES = 8  # whose weights are kept
 PIXEL_ZERO = 115  # the level that stands for zero in pictures, about the mean pixel
 NEAR = 0.25  # how far answers may be from the plain ones on average, in their standard deviations
 STAGE = "second_stage."  # how names of its parts begin
@@ -96,7 +93,7 @@ class QuantizedConv(nn.Module):
         self._after = "relu" if relu else "none"
         self._out_scale, self._out_zero = (1.0, 0) if seen is None else _steps(*seen)
         self._dtype = torch.float32 if seen is None else torch.uint8
-        self._packed: dict[torch.Size, Tensor] = {}
+        self._packed = KeptByShape()
         operation = torch.ops.onednn.qconv2d_pointwise
         self._convolve, self._convolve_and_add = operation.default, operation.binary
 
@@ -111,10 +108,9 @@ class QuantizedConv(nn.Module):
 
     def plus(self, x: Levels, other: Levels) -> Levels:
         """Add a map, enlarged to this one's size, to the output, then ReLU."""
-        size = x.shape[2:]
-        added = other.values
-        # the operation writes its result over what it adds
-        added = added.clone() if added.shape[2:] == size else F.interpolate(added, size)
+        added = fitted(other.values, x.shape)
+        if added is other.values:  # the operation writes its result over what it adds
+            added = added.clone()
         found = self._convolve_and_add(
             *self._given(x), added, self._bias, *self._wanted(),
             other.scale, other.zero, "sum", 1.0, "relu", [], "",
@@ -122,14 +118,13 @@ class QuantizedConv(nn.Module):
         return Levels(found, self._out_scale, self._out_zero)
 
     def _given(self, x: Levels) -> tuple[Any, ...]:
-        packed = self._packed.get(x.shape)
-        if packed is None:
-            packed = torch.ops.onednn.qconv_prepack(
+        def make() -> Tensor:
+            packed: Tensor = torch.ops.onednn.qconv_prepack(
                 self._levels, self._scale, x.scale, x.zero, *self._geometry, list(x.shape)
             )
-            if len(self._packed) >= MOST_SHAPES:
-                self._packed = {}  # anew, as another thread may be reading the old one
-            self._packed[x.shape] = packed
+            return packed
+
+        packed = self._packed.get(x.shape, make)
         return (x.values, x.scale, x.zero, packed, self._scale, self._zeros)
 
     def _wanted(self) -> tuple[Any, ...]:
@@ -156,7 +151,7 @@ class QuantizedNetwork(nn.Module):
         self.inner = copy.deepcopy(network)
         self.inner.second_stage = None
         self._dtype = dtype
-        _replace_units(self.inner, self.inner.input_convolution, ranges, "", mean)
+        _replace_units(self.inner, ranges, "", mean)
         # kept apart from the modules, whose type does not know `answer`
         self._heads = [QuantizedConv(*network.head_weights(k)) for k in range(len(network.taps))]
 
@@ -173,7 +168,7 @@ class QuantizedStage(nn.Module):
     def __init__(self, stage: SecondStage, ranges: Ranges, mean: Sequence[float]) -> None:
         super().__init__()
         self.inner = copy.deepcopy(stage)
-        _replace_units(self.inner, self.inner.input_convolution, ranges, STAGE, mean)
+        _replace_units(self.inner, ranges, STAGE, mean)
         self.trunk, self.inner.trunk = self.inner.trunk, nn.Sequential()
 
     def forward(self, pixels: Tensor) -> SecondOpinion:
@@ -225,11 +220,7 @@ def _nearly_alike(network: AnchorNetwork, made: QuantizedNetwork, mean: Sequence
     wanted, found = network(pixels - torch.tensor(mean)[:, None, None]), made(pixels)
     return all(
         bool((theirs.float() - ours).abs().mean() < NEAR * ours.std())
-        for ours, theirs in (
-            (wanted.face_logits, found.face_logits),
-            (wanted.box_deltas, found.box_deltas),
-            *zip(wanted.features, found.features, strict=True),
-        )
+        for ours, theirs in zip(answers(wanted), answers(found), strict=True)
     )
 
 
@@ -295,9 +286,10 @@ def _steps(low: float, high: float) -> tuple[float, int]:
 
 
 def _replace_units(
-    network: nn.Module, first: nn.Conv2d, ranges: Ranges, prefix: str, mean: Sequence[float]
+    network: AnchorNetwork | SecondStage, ranges: Ranges, prefix: str, mean: Sequence[float]
 ) -> None:
     """Put integers in the place of all units; the one that reads the picture takes raw pixels."""
+    first = network.input_convolution
     for name, unit in list(network.named_modules()):
         if not isinstance(unit, ConvUnit):
             continue
