@@ -106,6 +106,22 @@ def in_a_file(scene: Scene, every: int = 1, settings: TrackSettings = SETTINGS) 
     return settle(tape.read(), settings, 0.5)
 
 
+def test_a_face_that_a_pillar_covers_bit_by_bit_keeps_its_id() -> None:
+    """The boxes of a detector that sees what sticks out on either side, and no thin slice."""
+    tracker, low, high = Tracker(SETTINGS, 0.5), 845.0, 883.0
+    ids, unseen = set(), 0
+    for i in range(90):
+        seconds = i / 12
+        left = 1000 - 75 * seconds
+        parts = [(max(left, high), left + 58), (left, min(left + 58, low))]
+        seen = [(a, 415, b, 487) for a, b in parts if b - a >= 19]
+        unseen += not seen
+        boxes = np.array(seen[:1], np.float64).reshape(-1, 4)
+        ids |= set(tracker.look(boxes, np.ones(len(boxes)), seconds).tolist())
+    assert unseen >= 3
+    assert ids == {1}
+
+
 def frames_of(settled: Settled) -> list[Faces]:
     return [settled.faces(row) for row in range(len(settled))]
 

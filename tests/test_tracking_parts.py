@@ -81,15 +81,14 @@ def test_nothing_to_pair(shape: tuple[int, int]) -> None:
     assert (len(rows), len(columns)) == (0, 0)
 
 
-def test_overlap_without_spread_is_iou_and_spread_reaches_further() -> None:
+def test_overlap_without_reach_is_iou_and_reach_finds_what_is_further_off() -> None:
     box = np.array([[0.0, 0, 10, 10]])
     others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [40, 0, 50, 10]])
     sharp = overlaps(box, np.zeros((1, 2)), others)
     np.testing.assert_allclose(sharp, [[1, 1 / 3, 0, 0]])
-    # Grown by 2 x 2.5 on each side: widths of 20, moved by 10 of them.
-    wide = overlaps(box, np.full((1, 2), 2.5), others)
+    # Grown by 5 on each side: widths of 20, moved by 10 of them.
+    wide = overlaps(box, np.full((1, 2), 5.0), others)
     np.testing.assert_allclose(wide[0, 2], 10 * 20 / (2 * 400 - 200))
-    assert overlaps(box, np.full((1, 2), 1e6), others)[0, 3] == 0, "growth has an end"
 
 
 # motion
@@ -131,7 +130,7 @@ def test_prediction_and_correction_follow_the_textbook() -> None:
             )
             np.testing.assert_allclose(after[i, :2, k], mean, rtol=1e-6, atol=1e-9)
             np.testing.assert_allclose(
-                after[i, 2:, k], [spread[0, 0], spread[0, 1], spread[1, 1]], rtol=1e-5
+                after[i, 2:5, k], [spread[0, 0], spread[0, 1], spread[1, 1]], rtol=1e-5
             )
     # The gain by matrices: K = P H' (H P H' + R)^-1.
     noise = (0.05 + 0.15 * (1 - scores)) * np.sqrt(after[:, 0, 2] * after[:, 0, 3])
@@ -144,7 +143,7 @@ def test_prediction_and_correction_follow_the_textbook() -> None:
         mean = after[i, :2, 0] + gain[:, 0] * (centre[i] - after[i, 0, 0])
         np.testing.assert_allclose(again[i, :2, 0], mean)
         left = (np.eye(2) - gain @ pick) @ spread
-        np.testing.assert_allclose(again[i, 2:, 0], [left[0, 0], left[0, 1], left[1, 1]])
+        np.testing.assert_allclose(again[i, 2:5, 0], [left[0, 0], left[0, 1], left[1, 1]])
 
 
 def test_a_steady_walk_is_foreseen_whatever_the_times_between_looks() -> None:
@@ -175,6 +174,27 @@ def test_a_long_gap_foresees_no_face_far_away_nor_one_of_no_size() -> None:
     assert box[0] < 180 + 2 * 20 / 0.04 * 1.2
     assert box[2] - box[0] > 5
     assert np.isfinite(later).all()
+
+
+def test_a_face_half_hidden_is_sought_as_far_as_a_whole_one() -> None:
+    sure, pillar = np.array([1.0]), 100.0
+    whole = hidden = motion.start(np.array([[150.0, 0, 200, 60]]), sure)
+    for i in range(1, 16):  # walks behind something that ends at the pillar's edge
+        x = 150.0 - 5 * i
+        whole = motion.update(motion.predict(whole, 0.1), np.array([[x, 0, x + 50, 60]]), sure)
+        seen = np.array([[max(x, pillar), 0, max(x + 50, pillar + 8), 60]])
+        hidden = motion.update(motion.predict(hidden, 0.1), seen, sure)
+    reach = motion.reach_of(motion.predict(hidden, 0.5))
+    assert reach[0, 0] > 0.8 * motion.reach_of(motion.predict(whole, 0.5))[0, 0]
+    # but never further than its size, and not for ever
+    assert motion.reach_of(motion.predict(whole, 1e3))[0, 0] == pytest.approx(
+        np.sqrt(50 * 60), rel=0.1
+    )
+    for _ in range(100):
+        hidden = motion.update(motion.predict(hidden, 0.1), seen, sure)
+    assert motion.reach_of(motion.predict(hidden, 1e3))[0, 0] == pytest.approx(
+        np.sqrt((seen[0, 2] - seen[0, 0]) * 60), rel=0.1
+    )
 
 
 # cuts

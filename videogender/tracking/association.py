@@ -10,12 +10,8 @@ __all__ = ["assign", "overlaps"]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-# Boxes grow by twice the spread, within which 19 of 20 lie, but by no more than their own size.
-_GROWTH = 2.0
-_MOST_GROWTH = 1.0
 
-
-def overlaps(tracks: Floats, spread: Floats, boxes: NDArray[np.floating]) -> Floats:
+def overlaps(tracks: Floats, reach: Floats, boxes: NDArray[np.floating]) -> Floats:
     """Return the overlap (IoU) of tracks and detections, 0 to 1, [T, D].
 
     Both boxes are first grown by the track's uncertainty. A face is small beside the way it may
@@ -26,12 +22,12 @@ def overlaps(tracks: Floats, spread: Floats, boxes: NDArray[np.floating]) -> Flo
 
     Args:
         tracks: [T, 4], predicted boxes, xyxy in pixels.
-        spread: [T, 2], standard deviations of their centres along x and y, in pixels.
+        reach: [T, 2], how far off their centres may be along x and y, in pixels.
         boxes: [D, 4], detections.
     """
     others = boxes.astype(np.float64)[None]
     mine = tracks[:, None]
-    growth = np.minimum(_GROWTH * spread, _MOST_GROWTH * (tracks[:, 2:] - tracks[:, :2]))[:, None]
+    growth = reach[:, None]
     low = np.maximum(mine[..., :2], others[..., :2]) - growth
     high = np.minimum(mine[..., 2:], others[..., 2:]) + growth
     shared = np.maximum(high - low, 0).prod(-1)

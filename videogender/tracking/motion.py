@@ -12,26 +12,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["boxes_of", "predict", "spread_of", "start", "update"]
+__all__ = ["boxes_of", "predict", "reach_of", "start", "update"]
 
 Floats = NDArray[np.float64]
 
 # Seconds after which the speed of each number is forgotten to 1/e. A face that slips behind
 # something seems to shrink; to go on shrinking while it is hidden would lose it.
 _MEMORY_SECONDS = np.array([2.0, 2.0, 0.2, 0.2])
+# Seconds after which a larger size is forgotten to 1/e. A face that is half hidden looks small, yet
+# it moves, and comes back, as the large one that it is.
+_SIZE_SECONDS = 2.0
 # Usual speeds in face sizes a second, of centre x, centre y, width, height: a walk past a camera
 # shows 1 to 3.
 _USUAL_SPEED = np.array([2.0, 2.0, 0.5, 0.5])
 # How far a detector's box lies off, in face sizes, if it is sure; and how much more if it is not.
 _BOX_NOISE, _UNSURE_NOISE = 0.05, 0.15
 _LEAST_PX = 1.0
+_REACH = 2.0  # standard deviations, within which 19 of 20 lie
 
-# Rows of a track's state, each over (centre x, centre y, width, height).
-_PLACE, _SPEED, _PLACE_VAR, _COVARIANCE, _SPEED_VAR = range(5)
+# Rows of a track's state, each over (centre x, centre y, width, height); the last, the size of the
+# whole face, is the same for all four.
+_PLACE, _SPEED, _PLACE_VAR, _COVARIANCE, _SPEED_VAR, _WHOLE = range(6)
 
 
 def start(boxes: NDArray[np.floating], scores: NDArray[np.floating]) -> Floats:
-    """Return the states [N, 5, 4] of tracks that begin with these boxes.
+    """Return the states [N, 6, 4] of tracks that begin with these boxes.
 
     Args:
         boxes: [N, 4], xyxy in pixels.
@@ -39,26 +44,27 @@ def start(boxes: NDArray[np.floating], scores: NDArray[np.floating]) -> Floats:
     """
     place = _centred(boxes)
     size = _size(place)
-    state = np.zeros((len(place), 5, 4))
+    state = np.zeros((len(place), 6, 4))
     state[:, _PLACE] = place
     state[:, _PLACE_VAR] = _noise(size, scores)
     state[:, _SPEED_VAR] = (_USUAL_SPEED * size) ** 2
+    state[:, _WHOLE] = size
     return state
 
 
 def predict(state: Floats, seconds: float) -> Floats:
-    """Return states [N, 5, 4] some time later.
+    """Return states [N, 6, 4] some time later.
 
     Args:
-        state: [N, 5, 4].
+        state: [N, 6, 4].
         seconds: how much later, 0 or more.
     """
-    place, speed, place_var, covariance, speed_var = state.swapaxes(0, 1)
+    place, speed, place_var, covariance, speed_var, whole = state.swapaxes(0, 1)
     gone = seconds / _MEMORY_SECONDS
     keep = np.exp(-gone)
     reach = _MEMORY_SECONDS * (1 - keep)
     # What chance adds in this time: exact for the process, small differences of large terms aside.
-    usual = (_USUAL_SPEED * _size(place)) ** 2
+    usual = (_USUAL_SPEED * whole) ** 2
     wander = np.maximum(2 * gone - 3 + 4 * keep - keep**2, 0.0) * _MEMORY_SECONDS**2
     later = np.empty_like(state)
     later[:, _PLACE] = place + reach * speed
@@ -71,18 +77,20 @@ def predict(state: Floats, seconds: float) -> Floats:
         keep * (covariance + reach * speed_var) + _MEMORY_SECONDS * (1 - keep) ** 2 * usual
     )
     later[:, _SPEED_VAR] = keep**2 * speed_var + (1 - keep**2) * usual
+    size = _size(later[:, _PLACE])
+    later[:, _WHOLE] = size + np.maximum(whole - size, 0.0) * np.exp(-seconds / _SIZE_SECONDS)
     return later
 
 
 def update(state: Floats, boxes: NDArray[np.floating], scores: NDArray[np.floating]) -> Floats:
-    """Return predicted states [N, 5, 4] corrected by what the detector saw.
+    """Return predicted states [N, 6, 4] corrected by what the detector saw.
 
     Args:
-        state: [N, 5, 4], predicted to the time of the boxes.
+        state: [N, 6, 4], predicted to the time of the boxes.
         boxes: [N, 4], xyxy in pixels.
         scores: [N], 0 to 1.
     """
-    place, speed, place_var, covariance, speed_var = state.swapaxes(0, 1)
+    place, speed, place_var, covariance, speed_var, whole = state.swapaxes(0, 1)
     surprise = _centred(boxes) - place
     total = place_var + _noise(_size(place), scores)
     gain, speed_gain = place_var / total, covariance / total
@@ -93,19 +101,24 @@ def update(state: Floats, boxes: NDArray[np.floating], scores: NDArray[np.floati
     better[:, _PLACE_VAR] = (1 - gain) * place_var
     better[:, _COVARIANCE] = (1 - gain) * covariance
     better[:, _SPEED_VAR] = speed_var - speed_gain * covariance
+    better[:, _WHOLE] = np.maximum(whole, _size(better[:, _PLACE]))
     return better
 
 
 def boxes_of(state: Floats) -> Floats:
-    """Return the boxes [N, 4], xyxy in pixels, of states [N, 5, 4]."""
+    """Return the boxes [N, 4], xyxy in pixels, of states [N, 6, 4]."""
     centre, half = state[:, _PLACE, :2], state[:, _PLACE, 2:] / 2
     return np.hstack([centre - half, centre + half])
 
 
-def spread_of(state: Floats) -> Floats:
-    """Return how uncertain the centres of states [N, 5, 4] are: standard deviations [N, 2], px."""
-    spread: Floats = np.sqrt(state[:, _PLACE_VAR, :2])
-    return spread
+def reach_of(state: Floats) -> Floats:
+    """Return how far off the centres of states [N, 6, 4] may be, [N, 2], in pixels.
+
+    Twice their standard deviations, within which 19 of 20 lie, but no more than the size of the
+    whole face.
+    """
+    reach: Floats = np.minimum(_REACH * np.sqrt(state[:, _PLACE_VAR, :2]), state[:, _WHOLE, :2])
+    return reach
 
 
 def _centred(boxes: NDArray[np.floating]) -> Floats:

@@ -48,7 +48,7 @@ class Tracks:
         missing_since: float64 [T], time of the first of these; NaN if there is none.
         born_seconds: float64 [T], time of the first detection.
         scores: float32 [T], of the last detection.
-        state: float64 [T, 5, 4], of `videogender.tracking.motion`.
+        state: float64 [T, 6, 4], of `videogender.tracking.motion`.
     """
 
     ids: NDArray[np.int64]
@@ -218,7 +218,7 @@ class Tracker:
         if not len(rows) or not len(found):
             return
         state = self.tracks.state[rows]
-        shared = overlaps(motion.boxes_of(state), motion.spread_of(state), boxes[found])
+        shared = overlaps(motion.boxes_of(state), motion.reach_of(state), boxes[found])
         paired, columns = assign(1 - shared, 1 - least)
         owner[found[columns]] = rows[paired]
         free[rows[paired]] = False
