@@ -26,22 +26,24 @@ from videogender.network.lite import Lite
 from videogender.network.second_stage import (
     FACE_PX,
     SIDE_PX,
+    SecondOpinion,
     SecondStage,
     proposal_in_crop,
     refined_boxes,
 )
 from videogender.training.candidates import Candidates, faces_of, proposals_of
-from videogender.training.closeups import CloseUpPools, plan_closeups
+from videogender.training.closeups import CloseUpPools, blended, plan_closeups
 from videogender.training.data import ImageStore
 from videogender.training.engine import Trainer
 from videogender.training.keep import Keeper
 from videogender.training.launch import TrainData, train
-from videogender.training.lessons import CloseUpLesson
+from videogender.training.lessons import CloseUpLesson, guess_genders
+from videogender.training.loss import second_stage_losses
 from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import sample_pixels
 from videogender.training.settings import CloseUpSettings, LossSettings, TrainSettings
 
-STILL = CloseUpSettings(shift=0, size=0, rotation_degrees=0, coarse_share=0)
+STILL = CloseUpSettings(shift=0, size=0, rotation_degrees=0, aspect=0, coarse_share=0)
 MOST_PARAMETERS = 1_500_000  # both stages of lite together
 
 
@@ -115,11 +117,15 @@ def test_close_ups_have_the_proposal_in_their_middle_and_the_face_where_it_is(
     ]
 
 
-def test_boxes_follow_the_face_through_shift_size_mirror_and_turn(store: ImageStore) -> None:
+def test_boxes_follow_the_face_through_shift_size_mirror_turn_and_stretch(
+    store: ImageStore,
+) -> None:
     table = faces_of(store)
     table = table.select(table.image < len(store.scene_ids))
     table = table.select(torch.arange(len(table)).repeat(8))
-    settings = CloseUpSettings(shift=0.08, size=0.15, rotation_degrees=4, coarse_share=0)
+    settings = CloseUpSettings(
+        shift=0.08, size=0.15, rotation_degrees=4, aspect=0.2, coarse_share=0
+    )
     crops, targets = plan_closeups(store, table, settings, generator(3))
     pixels = sample_pixels(store, crops, (0.0, 0.0, 0.0))
     bright = pixels.amax(1) > 200
@@ -510,8 +516,6 @@ def test_a_weights_file_keeps_it(tmp_path: Path) -> None:
 
 
 def test_losses_ask_only_for_what_is_known(store: ImageStore) -> None:
-    from videogender.training.loss import second_stage_losses
-
     table = faces_of(store).select(torch.arange(6))
     unknown = Candidates(
         table.image, table.box, torch.full_like(table.face, math.nan),
@@ -524,6 +528,74 @@ def test_losses_ask_only_for_what_is_known(store: ImageStore) -> None:
     assert losses.box == 0
     assert losses.gender == 0
     assert losses.face > 0
+
+
+def test_blends_are_of_both_faces_and_teach_gender_by_what_is_left_of_each(
+    store: ImageStore,
+) -> None:
+    table = faces_of(store)
+    _, targets = plan_closeups(store, table, STILL, generator())
+    known = targets.gender >= 0
+    images = torch.arange(len(table), dtype=torch.float32)[:, None, None, None].repeat(1, 3, 4, 4)
+    mixed, blends = blended(images.clone(), targets, 0.5, generator(1))
+    alone = blends.share == 1
+    assert alone[~known].all()
+    assert 0.3 < alone[known].float().mean() < 0.7
+    assert torch.equal(mixed[alone], images[alone])
+    assert not blends.has_box[~alone].any()
+    assert torch.equal(blends.has_box[alone], targets.has_box[alone])
+    assert (blends.share >= 0.5).all()
+    numbers = known.nonzero().squeeze(1)
+    other = dict(zip(numbers.tolist(), numbers.roll(1).tolist(), strict=True))
+    for k in (~alone).nonzero().squeeze(1).tolist():
+        left = float(blends.share[k])
+        assert blends.other[k] == targets.gender[other[k]]
+        assert mixed[k, 0, 0, 0] == pytest.approx(left * k + (1 - left) * other[k], rel=1e-5)
+
+    torch.manual_seed(0)
+    opinion = SecondStage().eval()(torch.randn(len(table), 3, SIDE_PX, SIDE_PX))
+    settings = LossSettings(gender_smoothing=0.1)
+    logs = opinion.gender.log_softmax(1)
+    wanted = []
+    for k in numbers.tolist():
+        truth = torch.zeros(2)
+        truth[blends.gender[k]] += blends.share[k]
+        truth[blends.other[k]] += 1 - blends.share[k]
+        wanted.append(-(logs[k] * (0.9 * truth + 0.05)).sum())
+    losses = second_stage_losses(opinion, blends, settings)
+    torch.testing.assert_close(losses.gender, torch.stack(wanted).mean())
+    face = torch.nn.functional.softplus(torch.where(blends.holds_face, -opinion.face, opinion.face))
+    torch.testing.assert_close(losses.face, face[alone].mean())
+
+
+def test_genders_are_guessed_in_scenes_where_the_network_is_sure(data: Path) -> None:
+    store = ImageStore(read_entries(data / "scenes"), read_entries(data / "portraits"))
+    true = store.gender.clone()
+    in_scenes = torch.arange(len(true)) < store.first_face[len(store.scene_ids)]
+    store.gender[::2] = -1
+
+    class BlueIsMale(SecondStage):
+        """Sure of blue ovals, which are men, and in doubt about others."""
+
+        def forward(self, crops: torch.Tensor) -> SecondOpinion:
+            middle = crops[:, :, SIDE_PX // 2, SIDE_PX // 2]
+            blue = (middle[:, 0] > middle[:, 2]).float() * 4
+            return SecondOpinion(
+                blue, torch.zeros(len(crops), 4), torch.stack([torch.zeros_like(blue), blue], 1)
+            )
+
+    settings = CloseUpSettings(guess_from=0.9, least_guessed_px=1)
+    before = store.gender.clone()
+    guessed = guess_genders(store, BlueIsMale().eval(), settings)
+    changed = store.gender != before
+    assert changed.sum() == len(guessed) > 3
+    assert (guessed == 1).all()
+    assert (true[changed] == 1).all()
+    assert (before[changed] == -1).all()
+    assert in_scenes[changed].all()
+    assert not len(guess_genders(store, BlueIsMale().eval(), settings)), "those left are in doubt"
+    store.gender[:] = -1
+    assert not len(guess_genders(store, BlueIsMale().eval(), CloseUpSettings(least_guessed_px=1e4)))
 
 
 def test_the_crops_proposal_is_a_square_in_its_middle() -> None:

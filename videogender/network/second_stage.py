@@ -86,7 +86,7 @@ class SecondStage(nn.Module):
             ConvUnit(128, 32, 1),
         )
         self.shared = nn.Linear(32 * GRID * GRID, 128)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(0.3)
         self.face = nn.Linear(128, 1)
         self.box = nn.Linear(128, 4)
         self.gender = nn.Linear(128, 2)

@@ -21,7 +21,7 @@ LEAST_FACE_PX = 6.0
 # A picture, HWC uint8 **RGB**, to float32 boxes [N, 4] and face scores [N].
 Propose = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-__all__ = ["Candidates", "faces_of", "proposals_of"]
+__all__ = ["Candidates", "faces_of", "proposals_of", "seen_faces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +73,34 @@ class Candidates:
         return ~self.face[:, 0].isnan()
 
 
+def seen_faces(store: ImageStore) -> Tensor:
+    """Return which labelled faces of a store can be seen and are not ignored, int64 [N]."""
+    shown = _shown(store)
+    wh = shown[:, 2:] - shown[:, :2]
+    kept = ~store.ignore & (wh[:, 1] >= LEAST_FACE_PX) & (wh[:, 0] > 2)
+    return kept.nonzero().squeeze(1)
+
+
 def faces_of(store: ImageStore) -> Candidates:
-    """Return every labelled face of a store as a proposal of itself, as far as it can be seen."""
-    counts = store.first_face[1:] - store.first_face[:-1]
-    image = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    size = store.size_wh[image, 0].float().repeat(1, 2)
-    shown = torch.minimum(store.boxes.clamp(min=0), size)
-    tall = shown[:, 3] - shown[:, 1]
-    kept = ~store.ignore & (tall >= LEAST_FACE_PX) & (shown[:, 2] - shown[:, 0] > 2)
+    """Return the `seen_faces` of a store as proposals of themselves, as far as they are shown."""
+    faces = seen_faces(store)
+    shown = _shown(store)[faces]
+    image = _image_of_faces(store)[faces]
     level = torch.zeros_like(image)
     unseen = torch.full((len(image),), math.nan, device=shown.device)
-    table = Candidates(image, shown, shown.clone(), store.gender, store.group, level, unseen)
-    return table.select(kept)
+    gender, group = store.gender[faces], store.group[faces]
+    return Candidates(image, shown, shown.clone(), gender, group, level, unseen)
+
+
+def _image_of_faces(store: ImageStore) -> Tensor:
+    counts = store.first_face[1:] - store.first_face[:-1]
+    return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+
+def _shown(store: ImageStore) -> Tensor:
+    """Return what of the faces lies within their pictures, [F, 4]."""
+    size = store.size_wh[_image_of_faces(store), 0].float().repeat(1, 2)
+    return torch.minimum(store.boxes.clamp(min=0), size)
 
 
 def proposals_of(

@@ -28,7 +28,7 @@ from videogender.devices import choose_device
 from videogender.errors import ConfigError, DeviceError, TrainingError
 from videogender.evaluation.validation import Validation, ValidationData
 from videogender.network import checkpoints
-from videogender.network.heads import AnchorNetwork
+from videogender.network.heads import FEMALE, AnchorNetwork
 from videogender.network.lite import Lite
 from videogender.network.second_stage import SecondStage
 from videogender.training.candidates import Candidates, proposals_of
@@ -36,7 +36,7 @@ from videogender.training.closeups import CloseUpPools
 from videogender.training.data import ImageStore, add_ignored
 from videogender.training.engine import Progress, Trainer
 from videogender.training.keep import Keeper
-from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson
+from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson, guess_genders
 from videogender.training.metrics import MetricsLog
 from videogender.training.run_folder import RunFolder
 from videogender.training.settings import TrainSettings, flat
@@ -147,6 +147,10 @@ def train(
     )
     proposals = None
     if settings.part == "second-stage":
+        if network.second_stage is not None and settings.closeups.guess_from < 1:
+            guessed = guess_genders(store, network.second_stage.eval(), settings.closeups)
+            women = int((guessed == FEMALE).sum())
+            tell(f"{len(guessed):,} faces without a gender got a guess, {women:,} of them female")
         proposals = _proposals(network, store, settings, tell).to(chosen)
     store = store.to(chosen)
     if first and not resume:

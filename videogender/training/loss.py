@@ -93,19 +93,23 @@ def second_stage_losses(
         targets: the truth.
         settings: weights of the parts.
     """
-    holds = targets.holds_face
-    face_loss = F.binary_cross_entropy_with_logits(opinion.face.float(), holds.float())
+    alone = targets.share == 1
+    each = F.binary_cross_entropy_with_logits(
+        opinion.face.float(), targets.holds_face.float(), reduction="none"
+    )
+    face_loss = (each * alone).sum() / alone.sum().clamp(min=1)
     boxed = targets.has_box
     found = refined_boxes(opinion.deltas[boxed].float(), proposal_in_crop(opinion.deltas)[boxed])
     box_loss = ciou_loss(found, targets.box[boxed]).sum() / boxed.sum().clamp(min=1)
     known = targets.gender >= 0
-    each = F.cross_entropy(
-        opinion.gender[known].float(),
-        targets.gender[known],
-        reduction="none",
-        label_smoothing=settings.gender_smoothing,
-    )
-    gender_loss = each.sum() / known.sum().clamp(min=1)
+    answers = opinion.gender[known].float()
+    share = targets.share[known]
+    gender_loss = opinion.gender.sum() * 0.0
+    for gender, part in ((targets.gender, share), (targets.other, 1 - share)):
+        each = F.cross_entropy(
+            answers, gender[known], reduction="none", label_smoothing=settings.gender_smoothing
+        )
+        gender_loss = gender_loss + (each * part).sum() / known.sum().clamp(min=1)
     total = face_loss + settings.box * box_loss + settings.gender * gender_loss
     return Losses(total, face_loss.detach(), box_loss.detach(), gender_loss.detach())
 

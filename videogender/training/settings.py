@@ -94,6 +94,20 @@ class CloseUpSettings:
     rotation_degrees: float = _setting(
         8.0, "standard deviation of its turn, on half of them", least=0, most=45
     )
+    aspect: float = _setting(
+        0.05, "standard deviation of the log of the aspect change", least=0, most=0.5
+    )
+    blend_share: float = _setting(
+        0.25, "share of faces with gender into which another is blended", least=0, most=1
+    )
+    guess_from: float = _setting(
+        0.95,
+        "faces in scenes without a gender get the one of which the second stage to start from is "
+        "this sure; 1 guesses none",
+        least=0.5,
+        most=1,
+    )
+    least_guessed_px: float = _setting(16.0, "longer side of those", least=1)
     coarse_share: float = _setting(
         0.5, "share that is read from a shrunk picture, as small faces are", least=0, most=1
     )
