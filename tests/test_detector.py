@@ -15,7 +15,7 @@ from videogender.errors import DeviceError
 from videogender.frames import Frame, RgbPicture
 from videogender.network.anchors import STRIDES, anchors_for
 from videogender.network.boxes import encode
-from videogender.network.heads import AnchorNetwork, Predictions
+from videogender.network.heads import VOTES, AnchorNetwork, Predictions
 from videogender.proposals import rank_within
 
 
@@ -145,7 +145,7 @@ def test_thresholds() -> None:
 
 
 def test_suppressed_anchors_vote_on_gender() -> None:
-    """The answer is the score-weighted mean of the best six anchors' log-odds, by a slow count."""
+    """The answer is the score-weighted mean of the best anchors' log-odds, by a slow count."""
     image = picture(320, 240, [(100, 60)], side=24)  # several bright cells, one face
     detector = spot_detector(nms_iou=0.2)
     faces = detector([image])[0]
@@ -155,8 +155,8 @@ def test_suppressed_anchors_vote_on_gender() -> None:
     predictions = network(x - torch.tensor(network.pixel_mean_bgr)[:, None, None])
     scores = predictions.face_logits[0].sigmoid()
     anchors = (scores > 0.5).nonzero().squeeze(1)
-    assert len(anchors) > 6
-    # scores are equal: the first anchor is the face, the first six that it suppresses vote
+    assert len(anchors) > VOTES
+    # scores are equal: the first anchor is the face, it and the first that it suppresses vote
     from videogender.network.boxes import decode, iou_matrix
 
     all_boxes = decode(predictions.box_deltas[0, anchors], predictions.anchors[anchors])
@@ -165,13 +165,13 @@ def test_suppressed_anchors_vote_on_gender() -> None:
         if all(iou_matrix(all_boxes[i : i + 1], all_boxes[j : j + 1]) <= 0.2 for j in kept):
             kept.append(i)
     owner = iou_matrix(all_boxes, all_boxes[kept]).argmax(1)
-    mine = anchors[owner == 0][:6]
+    mine = anchors[owner == 0][:VOTES]
     margins = (mine % 7).double() - 3
     expected = torch.sigmoid((margins * scores[mine]).sum() / scores[mine].sum())
     assert faces.female[0] == pytest.approx(float(expected), abs=1e-5)
 
 
-def testrank_within_counts_earlier_entries_of_the_same_owner() -> None:
+def test_rank_within_counts_earlier_entries_of_the_same_owner() -> None:
     owner = torch.tensor([3, 0, 3, 3, 0, 7])
     assert rank_within(owner).tolist() == [0, 0, 1, 2, 1, 0]
 

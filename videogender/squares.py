@@ -7,7 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from videogender.opencv import opencv
+
 MOST_SHRUNK = 8  # of squares that are larger than so many results, samples are left out
+# Larger ones are halved first, as the pictures were whose close-ups the networks learned from.
+HALVED_FROM = 1.6
 
 __all__ = ["cut_squares"]
 
@@ -30,9 +34,6 @@ def cut_squares(
     Returns:
         uint8 [K, C, side_px, side_px].
     """
-    import torch
-    from torch.nn.functional import interpolate
-
     cuts = np.empty((len(squares), len(fill), side_px, side_px), np.uint8)
     for cut, (left, top, side) in zip(cuts, squares.tolist(), strict=True):
         every = max(1, side // (MOST_SHRUNK * side_px))
@@ -45,15 +46,39 @@ def cut_squares(
             ]
             for plane in planes
         ]
-        part = seen[0] if len(seen) == 1 else np.concatenate(seen, -1)
         length = len(range(0, side, every))
-        if part.shape[:2] != (length, length):
-            inner, part = part, np.empty((length, length, len(fill)), np.uint8)
-            part[:] = fill
-            part[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
-        # channels last in memory takes torch's fastest way
-        whole = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None]
-        if length != side_px:
-            whole = interpolate(whole, (side_px, side_px), mode="bilinear", antialias=True)
-        cut[:] = whole[0].numpy()
+        channel = 0
+        for part in seen:
+            if part.shape[:2] != (length, length):
+                here = slice(row, row + part.shape[0]), slice(column, column + part.shape[1])
+                inner, part = part, np.empty((length, length, part.shape[2]), np.uint8)
+                part[:] = fill[channel : channel + part.shape[2]]
+                part[here] = inner
+            channels = slice(channel, channel + part.shape[2])
+            cut[channels] = _scaled(np.ascontiguousarray(part), side_px).transpose(2, 0, 1)
+            channel += part.shape[2]
     return cuts
+
+
+def _scaled(square: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """Scale samples [S, S, C] to [side_px, side_px, C]."""
+    if len(square) == side_px:
+        return square
+    if (cv2 := opencv()) is None:
+        return _scaled_by_torch(square, side_px)
+    channels = square.shape[2]
+    while len(square) > HALVED_FROM * side_px:
+        half = len(square) // 2
+        square = cv2.resize(square, (half, half), interpolation=cv2.INTER_AREA)
+    square = cv2.resize(square, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+    return square.reshape(side_px, side_px, channels)
+
+
+def _scaled_by_torch(square: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    import torch
+    from torch.nn.functional import interpolate
+
+    whole = torch.from_numpy(square).permute(2, 0, 1)[None]
+    whole = interpolate(whole, (side_px, side_px), mode="bilinear", antialias=True)
+    scaled: NDArray[np.uint8] = whole[0].permute(1, 2, 0).numpy()
+    return scaled

@@ -161,7 +161,7 @@ class FrameParts:
             self._detector.detect_pictures(self._scaled[rows], self._pictures[rows])
             ended = watch.now()
             first = watch.left - watch.entered
-            networks = first + watch.second
+            networks = first + watch.second + watch.gender
             seconds = {
                 "before_ms": watch.entered - began,
                 "network_ms": first,

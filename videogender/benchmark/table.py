@@ -105,7 +105,7 @@ def _frame(table: Table, results: Results) -> None:
     _row(table, "boxes, suppression", cost.after_ms, "ms")
     _row(table, "faces cut out", cost.cut_ms, "ms")
     _row(table, "gender heads", cost.gender_ms, "ms")
-    aim = f"all but both stages' networks; aim: under {AROUND_AIM}"
+    aim = f"all but stages and gender heads; aim: under {AROUND_AIM}"
     _row(table, "around / networks", cost.around_to_network, "", aim)
 
 

@@ -100,7 +100,9 @@ def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[T
 
     kept = places[:0]
     for block in blocks:
-        free = ~(overlap(kept, block) > iou_above).any(0)
+        free = torch.ones_like(block, dtype=torch.bool)
+        if len(kept):
+            free = ~(overlap(kept, block) > iou_above).any(0)
         within = overlap(block, block)
         suppresses = torch.triu(within > iou_above, diagonal=1).float()
         keep = free

@@ -21,7 +21,7 @@ from videogender.network.layers import Ranges
 from videogender.network.second_stage import SecondStage
 
 FEMALE, MALE = 0, 1
-VOTES = 6  # best anchors of a face that answer together
+VOTES = 2  # best anchors of a face that answer together
 BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
 TOWER_HIDDEN, TOWER_SHARED = 64, 128  # channels between the layers of a gender tower
 

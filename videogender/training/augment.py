@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from videogender.opencv import opencv
 from videogender.training.crops import Targets
-from videogender.training.sampling import opencv
 
 __all__ = ["apply_colour", "augment", "hide_surroundings", "jpeg_noise"]
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from videogender.opencv import opencv
 from videogender.training.crops import Crops
 from videogender.training.data import ImageStore
 
-__all__ = ["opencv", "sample_pixels"]
-
-
-@cache
-def opencv() -> ModuleType | None:
-    """Return OpenCV, or None where it cannot be loaded, as on machines without a screen.
-
-    Its own threads are switched off: the cores are taken by training, and a pool of threads does
-    not survive a fork.
-    """
-    try:
-        import cv2
-    except ImportError:
-        return None
-    cv2.setNumThreads(0)
-    module: ModuleType = cv2
-    return module
+__all__ = ["sample_pixels"]
 
 
 def sample_pixels(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float, float]) -> Tensor:

@@ -1,0 +1,74 @@
+"""Squares cut out of arrays of samples, with OpenCV and without, against a slow reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import videogender.squares
+from videogender.squares import cut_squares
+
+SIDE = 20
+
+
+@pytest.fixture(params=["OpenCV", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What scales: OpenCV, or torch where that does not load."""
+    if request.param == "torch":
+        monkeypatch.setattr(videogender.squares, "opencv", lambda: None)
+    elif videogender.squares.opencv() is None:
+        pytest.skip("OpenCV does not load here")
+    return str(request.param)
+
+
+def waves(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Paint smooth waves, other ones in each channel."""
+    y, x, c = np.mgrid[:height, :width, :channels]
+    return (128 + 100 * np.sin((x + 2 * y) / 31 + c)).astype(np.uint8)
+
+
+def averaged(plane: NDArray[np.uint8], left: int, top: int, side: int, fill: int) -> NDArray[float]:
+    """Average what lies under each pixel of the result, a hundred samples each."""
+    at = (np.arange(SIDE * 10) + 0.5) * side / (SIDE * 10)
+    rows, columns = np.floor(top + at).astype(int), np.floor(left + at).astype(int)
+    inside = ((rows >= 0) & (rows < plane.shape[0]))[:, None] & (
+        (columns >= 0) & (columns < plane.shape[1])
+    )
+    seen = plane[rows.clip(0, plane.shape[0] - 1)[:, None], columns.clip(0, plane.shape[1] - 1)]
+    return np.where(inside, seen, fill).reshape(SIDE, 10, SIDE, 10).mean((1, 3))
+
+
+@pytest.mark.parametrize("side", [12, 20, 27, 40, 66, 90, 400])
+def test_squares_are_averages_of_what_they_show(way: str, side: int) -> None:
+    planes = [waves(120, 160, 1), waves(120, 160, 2)]
+    squares = np.array([[30, 10, side], [-6, 50, side], [100, 90, side]])
+    fill = np.array([10, 200, 90], np.uint8)
+    cuts = cut_squares(planes, squares, SIDE, fill)
+    assert cuts.shape == (3, 3, SIDE, SIDE)
+    assert cuts.dtype == np.uint8
+    whole = np.concatenate(planes, 2)
+    for cut, (left, top, length) in zip(cuts, squares.tolist(), strict=True):
+        for channel in range(3):
+            wanted = averaged(whole[..., channel], left, top, length, int(fill[channel]))
+            off = np.abs(cut[channel] - wanted)
+            # edges towards the fill are sharp, and fall between pixels
+            assert np.median(off) <= 2
+            assert off.mean() < 8
+
+
+def test_a_square_outside_is_filled(way: str) -> None:
+    [cut] = cut_squares(
+        [waves(50, 50, 1)], np.array([[200, -90, 40]]), SIDE, np.array([7], np.uint8)
+    )
+    assert (cut == 7).all()
+
+
+def test_views_that_run_backwards_are_cut_as_they_read(way: str) -> None:
+    plane = waves(60, 80, 1)
+    squares, fill = np.array([[10, 8, 44]]), np.zeros(1, np.uint8)
+    turned = plane[::-1, ::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(
+        cut_squares([turned], squares, SIDE, fill),
+        cut_squares([np.ascontiguousarray(turned)], squares, SIDE, fill),
+    )
