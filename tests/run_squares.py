@@ -3,7 +3,8 @@
 Environment: SQUARES_DELAY is what a batch takes, in seconds; SQUARES_GENDERLESS leaves the gender
 heads out; SQUARES_MODELLESS fails to load; SQUARES_FATAL_WIDTH is that of frames which kill the
 process, after SQUARES_FATAL_AFTER batches of them, and if SQUARES_FATAL_ONCE names a file that is
-not there, it is made and only then they do.
+not there, it is made and only then they do; SQUARES_PART_SECONDS is the least length of the parts
+into which long videos are divided.
 """
 
 from __future__ import annotations
@@ -60,4 +61,8 @@ if __name__ in ("__main__", "__mp_main__"):
     stand_in()
 
 if __name__ == "__main__":
+    if least := os.environ.get("SQUARES_PART_SECONDS"):
+        import videogender.jobs.parts
+
+        videogender.jobs.parts.LEAST_SECONDS = float(least)
     sys.exit(main())

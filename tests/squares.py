@@ -82,12 +82,17 @@ def frames(count: int, width: int = 64, height: int = 48) -> Iterator[Frame]:
 
 
 def write_video(
-    path: Path, count: int = 25, size_wh: tuple[int, int] = (160, 120), fps: int = 25
+    path: Path,
+    count: int = 25,
+    size_wh: tuple[int, int] = (160, 120),
+    fps: int = 25,
+    keys_every: int = 250,
 ) -> Path:
     """Write an H.264 video of a white square that moves 2 px a frame, in a grey room."""
     width, height = size_wh
+    options = {"preset": "ultrafast", "g": str(keys_every)}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for i in range(count):
             array = picture(width, height, (square_x(i), 40, 32))

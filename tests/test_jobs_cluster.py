@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from squares import write_video
 from test_jobs import HERE, run
+from test_jobs_parts import show_the_same
 
 from videogender.annotation import annotate
 from videogender.errors import ConfigError
@@ -55,19 +56,7 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(tmp_path: Pa
         assert alone.stat().st_size > 500
         assert alone.read_bytes() == cluster.read_bytes(), flag
     for copy in (tmp_path / "alone").iterdir():
-        # x264 makes the same of the same frames, however many threads it has
-        assert copy.stat().st_size > 1000
-        assert frames(copy) == frames(tmp_path / "cluster" / copy.name)
-
-
-def frames(path: Path) -> list[tuple[float | None, bytes]]:
-    import av
-
-    with av.open(str(path)) as container:
-        return [
-            (frame.time, frame.to_ndarray(format="gray").tobytes())
-            for frame in container.decode(video=0)
-        ]
+        show_the_same(copy, tmp_path / "cluster" / copy.name)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +116,28 @@ def test_without_ray_a_line_says_how_to_get_it(
     clip = write_video(tmp_path / "a.mp4", count=2)
     with pytest.raises(ConfigError, match=r"pip install 'videogender\[ray\]'"):
         annotate(clip, engine="ray", output=tmp_path / "b.mp4")
+
+
+@needs_ray
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_a_cluster_divides_a_long_video_and_does_a_lost_part_again(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", count=240, size_wh=(200, 120), keys_every=10)
+    hook = {"runtime_env": {"worker_process_setup_hook": "run_squares.stand_in"}}
+    deadly = {
+        "PYTHONPATH": f"{HERE.parent}:{HERE}",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(hook),
+        "SQUARES_PART_SECONDS": "1",
+        "SQUARES_FATAL_WIDTH": "200",
+        "SQUARES_FATAL_AFTER": "4",
+        "SQUARES_FATAL_ONCE": str(tmp_path / "died"),
+    }
+    ways = {"alone": ((), {}), "cluster": (("--engine", "ray", "-j", "2"), deadly)}
+    for way, (flags, env) in ways.items():
+        files = ("-o", f"{way}.mp4", "--json", f"{way}.jsonl")
+        code, _, err = run("a.mp4", *files, *flags, cwd=tmp_path, env=env)
+        assert code == 0, err
+    assert (tmp_path / "died").exists()
+    assert "in 2 processes" in err
+    assert (tmp_path / "alone.jsonl").read_bytes() == (tmp_path / "cluster.jsonl").read_bytes()
+    show_the_same(tmp_path / "alone.mp4", tmp_path / "cluster.mp4")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,13 @@ from videogender.work import Work, load_detector
 if TYPE_CHECKING:
     from videogender.jobs.kept import Kept
     from videogender.jobs.manifest import Manifest
-    from videogender.jobs.messages import Setup
+    from videogender.jobs.messages import LookAt, Setup
     from videogender.jobs.team import Team
 
 __all__ = ["AnnotationInterrupted", "Progress", "Summary", "annotate"]
 
 ENGINES = ("local", "ray")
+MOST_WORKERS = 1_000_000  # more than any cluster has room for
 
 
 class _NothingDoneError(Exception):
@@ -137,20 +138,30 @@ def annotate(
     summaries: list[Summary] = []
     try:
         with ExitStack() as stack:
-            size, team = 1, None
-
-            def setup(threads: int) -> Setup:
+            crowd: _Crowd | None = None
+            todo = [
+                position
+                for position, job in enumerate(plan)
+                if job.error is None and not job.is_done
+            ]
+            if kept or (todo and (engine == "ray" or jobs not in (None, 1))):
                 from videogender.jobs.messages import Setup
 
-                return Setup.of(settings, data, span_seconds, force, not skip_existing, threads)
+                def setup(threads: int) -> Setup:
+                    return Setup.of(settings, data, span_seconds, force, not skip_existing, threads)
 
-            todo = sum(job.error is None and not job.is_done for job in plan)
-            if engine == "ray" and (todo or kept):
-                size, team = _on_cluster(stack, settings, setup, address, jobs or 0, todo)
-            elif kept or (jobs not in (None, 1) and todo > 1):
-                wanted = 1 if jobs is None else jobs
-                size, team = _on_this_machine(stack, setup, wanted, todo, bool(kept))
-            progress.begin(len(plan), size)
+                def divide(most: int) -> dict[int, list[LookAt]]:
+                    return _divided(plan, todo, settings, data, span_seconds, most)
+
+                if engine == "ray":
+                    crowd = _on_cluster(
+                        stack, settings, setup, divide, address, jobs or 0, len(todo)
+                    )
+                else:
+                    wanted = 1 if jobs is None else jobs
+                    crowd = _on_this_machine(stack, setup, divide, wanted, len(todo), bool(kept))
+            team = crowd.team if crowd else None
+            progress.begin(len(plan), crowd.size if crowd else 1)
             facts = _loaded(detector, team, settings, plan)
             if facts is not None:
                 progress.ready(facts)
@@ -162,10 +173,21 @@ def annotate(
                 force,
                 attributes=bool(getattr(facts, "classes", ())),
             )
-            if team is not None:
+            if crowd is not None:
                 from videogender.jobs.merge import merge
 
-                merge(team, plan, outputs, data, progress, manifest, kept, into=summaries)
+                merge(
+                    crowd.team,
+                    plan,
+                    outputs,
+                    data,
+                    progress,
+                    manifest,
+                    kept,
+                    divided=crowd.divided,
+                    setup=crowd.setup,
+                    into=summaries,
+                )
             else:
                 assert not isinstance(facts, DetectorFacts)
                 work = Work(
@@ -243,38 +265,94 @@ def _has(kept: Kept, job: Job) -> bool:
     return job.error is None and kept.counts(job.source) is not None
 
 
-def _on_this_machine(
-    stack: ExitStack, setup: Callable[[int], Setup], jobs: int, inputs: int, always: bool
-) -> tuple[int, Team | None]:
-    """Start processes here, if there is room for several, and return how many there are."""
-    from videogender.jobs.division import processes_for, threads_for
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """The workers of a run.
 
-    size = max(1, processes_for(jobs, inputs))
+    Attributes:
+        team: of them.
+        size: how many there are.
+        setup: what they know.
+        divided: parts of the inputs that all of them do together, by position in the plan.
+    """
+
+    team: Team
+    size: int
+    setup: Setup
+    divided: dict[int, list[LookAt]]
+
+
+def _divided(
+    plan: Sequence[Job],
+    todo: Sequence[int],
+    settings: Settings,
+    data: DataOutputs,
+    span_seconds: tuple[float | None, float | None],
+    most: int,
+) -> dict[int, list[LookAt]]:
+    """Divide long videos where there are fewer inputs than workers."""
+    if len(todo) >= most:
+        return {}
+    from videogender.jobs.parts import can_be_divided, plan_parts
+
+    found = {
+        position: plan_parts(plan[position].source, span_seconds, most)
+        for position in todo
+        if can_be_divided(settings, data, plan[position])
+    }
+    return {position: parts for position, parts in found.items() if parts}
+
+
+def _tasks(divided: Mapping[int, Sequence[LookAt]], inputs: int) -> int:
+    """Return how many workers can have something to do at the same time."""
+    return max([inputs, *(len(parts) for parts in divided.values())])
+
+
+def _on_this_machine(
+    stack: ExitStack,
+    setup: Callable[[int], Setup],
+    divide: Callable[[int], dict[int, list[LookAt]]],
+    jobs: int,
+    inputs: int,
+    always: bool,
+) -> _Crowd | None:
+    """Start processes here, if there is room and work for several."""
+    from videogender.jobs.division import cores, processes_for, threads_for
+
+    divided = divide(processes_for(jobs, jobs or cores()))
+    size = max(1, processes_for(jobs, _tasks(divided, inputs)))
     if size == 1 and not always:
-        return 1, None
+        return None
     from videogender.jobs.processes import Processes
     from videogender.jobs.team import Team
 
-    return size, stack.enter_context(Team(Processes(setup(threads_for(size))), size))
+    mine = setup(threads_for(size))
+    return _Crowd(stack.enter_context(Team(Processes(mine), size)), size, mine, divided)
 
 
 def _on_cluster(
     stack: ExitStack,
     settings: Settings,
     setup: Callable[[int], Setup],
+    divide: Callable[[int], dict[int, list[LookAt]]],
     address: str | None,
     jobs: int,
     inputs: int,
-) -> tuple[int, Team]:
-    """Start actors of a Ray cluster, and return how many there are."""
+) -> _Crowd:
+    """Start actors of a Ray cluster."""
     from videogender.jobs.cluster import Cluster
     from videogender.jobs.team import Team
 
     cluster = stack.enter_context(Cluster(address))
     detect = settings.detect
-    shares = cluster.divide(jobs, inputs, detect.device, detect.threads)
-    cluster.begin(setup(shares.threads))
-    return shares.workers, stack.enter_context(Team(cluster, shares.workers))
+    room = cluster.divide(jobs, MOST_WORKERS, detect.device, detect.threads).workers
+    divided = divide(room)
+    tasks = _tasks(divided, inputs)
+    shares = cluster.divide(jobs, tasks, detect.device, detect.threads)
+    mine = setup(shares.threads)
+    cluster.begin(mine)
+    team = stack.enter_context(Team(cluster, shares.workers))
+    return _Crowd(team, shares.workers, mine, divided)
 
 
 def _loaded(

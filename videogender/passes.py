@@ -40,7 +40,16 @@ from videogender.tracking.tracker import Tracker
 if TYPE_CHECKING:
     from videogender.sources import Source
 
-__all__ = ["FirstPass", "Schedule", "check", "second_pass", "without_pictures"]
+__all__ = [
+    "FirstPass",
+    "Following",
+    "Glance",
+    "Looks",
+    "Schedule",
+    "check",
+    "second_pass",
+    "without_pictures",
+]
 
 # Followed frames whose count may wait for whoever watches the progress.
 PROGRESS_DEPTH = 64
@@ -93,24 +102,148 @@ class Schedule:
 
 
 @dataclass(slots=True)
-class _Glance:
-    """What the first pass sees of a frame: its picture for the network, or None.
+class Glance:
+    """What the first pass sees of a frame.
 
-    The picture as it was decoded travels along only for detectors that look at it too.
+    Attributes:
+        index: position of the frame in the source.
+        seconds: its time.
+        shot: how it follows the frame before.
+        faces: what the detector found, or None where it did not look.
+        small: its `videogender.tracking.cuts.thumbnail`, where cuts are told from it.
     """
 
     index: int
     seconds: float
     shot: Shot
-    scaled: NDArray[np.uint8] | None  # HWC RGB
-    picture: Picture
     faces: Faces | None = None
+    small: NDArray[np.float32] | None = None
 
 
 @dataclass(slots=True)
 class _Batch:
-    glances: list[_Glance] = field(default_factory=list)
-    looks: int = 0
+    """Glances, and of some the pictures: scaled for the network, and as they were decoded."""
+
+    glances: list[Glance] = field(default_factory=list)
+    looks: list[tuple[Glance, NDArray[np.uint8], Picture]] = field(default_factory=list)
+
+
+class Looks:
+    """Decodes a video, notices cuts, and lets a detector look now and then.
+
+    The picture as it was decoded travels along only for detectors that look at it too.
+
+    Args:
+        source: the video.
+        detector: finds the faces; it is asked for unsure ones too, if it is a `WeakDetector`.
+        settings: how often to look.
+
+    Attributes:
+        network_scale: pixels of the network's input a pixel of the source.
+    """
+
+    def __init__(self, source: Source, detector: BatchDetector, settings: TrackSettings) -> None:
+        self._source = source
+        self._settings = settings
+        self._detector = detector
+        if isinstance(detector, WeakDetector):
+            low = min(settings.low_threshold, detector.face_threshold)
+            self._detector = detector.at_threshold(low)
+        self._input_wh = self._detector.input_size_wh(source.width, source.height)
+        self._shows_pictures = isinstance(self._detector, PictureDetector)
+        self.network_scale = self._input_wh[1] / max(1, source.height)
+
+    def start(self, pipeline: Pipeline) -> Stage[list[Glance]]:
+        """Begin to decode and to look, ahead of time in threads of the pipeline.
+
+        Returns:
+            a stage that yields the glances of all frames, in order.
+        """
+        read = pipeline.stage(self._read(), depth=QUEUE_DEPTH, name="reader")
+        return pipeline.stage(self._look(read), depth=QUEUE_DEPTH, name="inference")
+
+    def _read(self) -> Iterator[_Batch]:
+        """Decode, notice cuts, and scale what is looked at."""
+        schedule, cuts = Schedule(self._settings), CutDetector()
+        wide, high = self._input_wh
+        frame_bytes = wide * high * 3
+        if self._shows_pictures:
+            frame_bytes += self._source.width * self._source.height * 3 // 2
+        fits = FRAME_BUDGET_BYTES // (batches_in_flight(self._detector) * frame_bytes)
+        size = max(1, min(self._detector.batch_size, fits))
+        batch = _Batch()
+        for frame in self._source:
+            glance = Glance(frame.index, frame.pts_seconds or 0.0, Shot.SAME)
+            if self._settings.cuts:
+                glance.small = thumbnail(frame.picture)
+                glance.shot = cuts.step(glance.small, glance.seconds)
+            batch.glances.append(glance)
+            if schedule.is_due(glance.seconds, glance.shot):
+                scaled = frame.picture.to_rgb(self._input_wh)
+                seen = frame.picture if self._shows_pictures else None
+                picture = seen or _NoPicture(self._source.width, self._source.height)
+                batch.looks.append((glance, scaled, picture))
+                del scaled, seen, picture
+            del frame
+            if len(batch.looks) >= size or len(batch.glances) >= _MOST_IN_BATCH:
+                yield batch
+                batch = _Batch()
+        if batch.glances:
+            yield batch
+
+    def _look(self, batches: Iterable[_Batch]) -> Iterator[list[Glance]]:
+        def work(batch: _Batch) -> list[Glance]:
+            if batch.looks:
+                glances, scaled, pictures = zip(*batch.looks, strict=True)
+                for glance, faces in zip(
+                    glances, look(self._detector, scaled, pictures), strict=True
+                ):
+                    glance.faces = faces
+                batch.looks.clear()
+            return batch.glances
+
+        return in_order(batches, work, self._detector)
+
+
+class Following:
+    """Follows faces through the glances of a video.
+
+    Args:
+        settings: how to follow them.
+        face_threshold: least score that begins a track.
+    """
+
+    def __init__(self, settings: TrackSettings, face_threshold: float) -> None:
+        self._settings, self._face_threshold = settings, face_threshold
+        self._tracker = Tracker(settings, face_threshold)
+        self._tape = Tape()
+
+    def take(self, glances: Iterable[Glance]) -> Iterator[int]:
+        """Follow the faces of the next frames, and yield how many each of them shows."""
+        tracker, tape = self._tracker, self._tape
+        for glance in glances:
+            if glance.shot is Shot.NEW:
+                tracker.cut()
+                tape.cut()
+            elif glance.shot is Shot.BACK:
+                tracker.no_cut()
+                tape.no_cut()
+            faces, seconds = glance.faces, glance.seconds
+            tape.frame(glance.index, seconds, looked=faces is not None)
+            if faces is None:
+                yield 0
+                continue
+            tape.faces(faces, tracker.look(faces.boxes, faces.scores, seconds))
+            yield len(faces)
+
+    def settle(self, network_scale: float) -> Settled:
+        """Return the faces of all frames so far.
+
+        Args:
+            network_scale: see `Looks`.
+        """
+        recording = self._tape.read()
+        return settle(recording, self._settings, self._face_threshold, network_scale=network_scale)
 
 
 class FirstPass:
@@ -130,19 +263,10 @@ class FirstPass:
         settings: TrackSettings,
         face_threshold: float,
     ) -> None:
-        self._source = source
-        self._settings = settings
-        self._detector = detector
         if isinstance(detector, WeakDetector):
             face_threshold = detector.face_threshold
-            low = min(settings.low_threshold, face_threshold)
-            self._detector = detector.at_threshold(low)
-        self._face_threshold = face_threshold
-        self._tracker = Tracker(settings, face_threshold)
-        self._tape = Tape()
-        self._size_wh = (source.width, source.height)
-        self._input_wh = self._detector.input_size_wh(*self._size_wh)
-        self._shows_pictures = isinstance(self._detector, PictureDetector)
+        self._looks = Looks(source, detector, settings)
+        self._following = Following(settings, face_threshold)
 
     def start(self, pipeline: Pipeline) -> Stage[int]:
         """Begin to decode and to look, ahead of time in threads of the pipeline.
@@ -151,73 +275,16 @@ class FirstPass:
             a stage that yields the number of faces found in each frame. Closing it ends the pass
             early, with the frames that were followed by then.
         """
-        glances = pipeline.stage(self._read(), depth=QUEUE_DEPTH, name="reader")
-        looked = pipeline.stage(self._look(glances), depth=QUEUE_DEPTH, name="inference")
+        looked = self._looks.start(pipeline)
         return pipeline.stage(self._follow(looked), depth=PROGRESS_DEPTH, name="tracker")
 
     def settle(self) -> Settled:
         """Return the faces of all frames, once the pipeline of the pass has been left."""
-        scale = self._input_wh[1] / max(1, self._size_wh[1])
-        return settle(self._tape.read(), self._settings, self._face_threshold, network_scale=scale)
+        return self._following.settle(self._looks.network_scale)
 
-    def _read(self) -> Iterator[_Batch]:
-        """Decode, notice cuts, and scale what is looked at."""
-        schedule, cuts = Schedule(self._settings), CutDetector()
-        wide, high = self._input_wh
-        frame_bytes = wide * high * 3
-        if self._shows_pictures:
-            frame_bytes += self._source.width * self._source.height * 3 // 2
-        fits = FRAME_BUDGET_BYTES // (batches_in_flight(self._detector) * frame_bytes)
-        size = max(1, min(self._detector.batch_size, fits))
-        batch = _Batch()
-        for frame in self._source:
-            seconds = frame.pts_seconds or 0.0
-            shot, scaled = Shot.SAME, None
-            if self._settings.cuts:
-                shot = cuts.step(thumbnail(frame.picture), seconds)
-            if schedule.is_due(seconds, shot):
-                scaled = frame.picture.to_rgb(self._input_wh)
-                batch.looks += 1
-            kept = frame.picture if self._shows_pictures and scaled is not None else None
-            picture = kept or _NoPicture(*self._size_wh)
-            batch.glances.append(_Glance(frame.index, seconds, shot, scaled, picture))
-            del frame, scaled, kept, picture
-            if batch.looks >= size or len(batch.glances) >= _MOST_IN_BATCH:
-                yield batch
-                batch = _Batch()
-        if batch.glances:
-            yield batch
-
-    def _look(self, batches: Iterable[_Batch]) -> Iterator[list[_Glance]]:
-        def work(batch: _Batch) -> list[_Glance]:
-            looks = [glance for glance in batch.glances if glance.scaled is not None]
-            if looks:
-                scaled = [glance.scaled for glance in looks if glance.scaled is not None]
-                found = look(self._detector, scaled, [glance.picture for glance in looks])
-                for glance, faces in zip(looks, found, strict=True):
-                    glance.scaled, glance.picture = None, _NoPicture(*self._size_wh)
-                    glance.faces = faces
-            return batch.glances
-
-        return in_order(batches, work, self._detector)
-
-    def _follow(self, looked: Iterable[list[_Glance]]) -> Iterator[int]:
-        tracker, tape = self._tracker, self._tape
+    def _follow(self, looked: Iterable[list[Glance]]) -> Iterator[int]:
         for glances in looked:
-            for glance in glances:
-                if glance.shot is Shot.NEW:
-                    tracker.cut()
-                    tape.cut()
-                elif glance.shot is Shot.BACK:
-                    tracker.no_cut()
-                    tape.no_cut()
-                faces, seconds = glance.faces, glance.seconds
-                tape.frame(glance.index, seconds, looked=faces is not None)
-                if faces is None:
-                    yield 0
-                    continue
-                tape.faces(faces, tracker.look(faces.boxes, faces.scores, seconds))
-                yield len(faces)
+            yield from self._following.take(glances)
 
 
 def second_pass(source: Source, settled: Settled) -> Iterator[tuple[Frame, Faces]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from videogender.config import Settings
+from videogender.config import Settings, TrackSettings
 from videogender.errors import SourceError, VideogenderError
 from videogender.frames import Faces, Frame
 from videogender.outputs import InputOutputs, RunOutputs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from videogender.tracking.settle import Settled
     from videogender.zones.figures import Whereabouts
 
-__all__ = ["Work", "load_detector"]
+__all__ = ["Work", "drawing", "follow_of", "load_detector"]
 
 # Finished frames whose count may wait for whoever watches the progress.
 PROGRESS_DEPTH = 64
@@ -52,6 +52,35 @@ def load_detector(settings: Settings) -> BatchDetector:
     from videogender.refine import RefinedDetector
 
     return RefinedDetector.around(detector, detect)
+
+
+def follow_of(settings: Settings) -> TrackSettings:
+    """Return how faces of files are followed; to be hidden, they are followed for longer."""
+    follow = settings.follow
+    if not settings.render.blur:
+        return follow
+    # A face hidden too many does no harm, one too few does.
+    longest = max(follow.bridge_seconds, follow.lost_seconds)
+    return replace(follow, min_hits=1, bridge_seconds=longest)
+
+
+def drawing(
+    settings: Settings, faces: Faces, where: Whereabouts | None = None
+) -> Callable[[Canvas], None] | None:
+    """Return what draws the faces of a frame, and its zones; None if there is nothing to draw."""
+    render = settings.render
+    is_plain = render.style == "none" and not render.labels and not render.blur
+    if where is None and (is_plain or not len(faces)):
+        return None
+    from videogender.render import draw_faces
+    from videogender.render.zones import draw_zones
+
+    def draw(canvas: Canvas) -> None:
+        if where is not None:
+            draw_zones(canvas, where)
+        draw_faces(canvas, faces, settings.label, render)
+
+    return draw
 
 
 class _FrameSink(Protocol):
@@ -174,12 +203,8 @@ class Work:
 
     def _look(self, source: Source, detector: BatchDetector, tally: _Tally) -> Settled:
         """Run the first of two passes. Ctrl-C ends it, and what was seen goes on to the second."""
-        follow = self.settings.follow
-        if self.settings.render.blur:
-            # A face hidden too many does no harm, one too few does.
-            longest = max(follow.bridge_seconds, follow.lost_seconds)
-            follow = replace(follow, min_hits=1, bridge_seconds=longest)
-        first = FirstPass(source, detector, follow, self.settings.detect.face_threshold)
+        settings = self.settings
+        first = FirstPass(source, detector, follow_of(settings), settings.detect.face_threshold)
         self.progress.begin_pass("looking", source.frame_count)
         with Pipeline() as pipeline:
             looked = first.start(pipeline)
@@ -212,7 +237,7 @@ class Work:
             for frame, faces in found:
                 where = data.write(frame, faces)
                 if sink is not None:
-                    sink.write(frame, self._drawing(faces, where))
+                    sink.write(frame, drawing(self.settings, faces, where))
                 faces_found = len(faces)
                 del frame, faces  # while the next one is awaited, this one is not needed
                 yield faces_found
@@ -235,21 +260,6 @@ class Work:
         from videogender.sinks.images import ImageSink
 
         return ImageSink(place, None if blur else source.path)
-
-    def _drawing(self, faces: Faces, where: Whereabouts | None) -> Callable[[Canvas], None] | None:
-        render = self.settings.render
-        is_plain = render.style == "none" and not render.labels and not render.blur
-        if where is None and (is_plain or not len(faces)):
-            return None
-        from videogender.render import draw_faces
-        from videogender.render.zones import draw_zones
-
-        def draw(canvas: Canvas) -> None:
-            if where is not None:
-                draw_zones(canvas, where)
-            draw_faces(canvas, faces, self.settings.label, render)
-
-        return draw
 
 
 @dataclass(slots=True)

@@ -95,8 +95,8 @@ def annotate(
             panel=DATA,
             metavar="N",
             help="Work on so many inputs at once, each in a process of its own with a share of "
-            "the cores (0 decides from cores and inputs; default 1, or 0 with --engine ray). Data "
-            "files are the same.",
+            "the cores (0 decides from cores and inputs; default 1, or 0 with --engine ray). Where "
+            "there are fewer inputs, they do parts of a long video. Data files are the same.",
         ),
     ] = None,
     engine: Annotated[

@@ -54,7 +54,7 @@ class Desk:
         )
 
     def do(self, task: Task, send: Callable[[Message], None], news: News) -> Summary:
-        """Annotate an input.
+        """Annotate an input, or do one of two passes over a part of it.
 
         Args:
             task: names it.
@@ -65,6 +65,10 @@ class Desk:
         from videogender.work import Work
 
         setup = self._setup
+        if task.part is not None:
+            from videogender.jobs.parts import do_part
+
+            return do_part(task, self._detector, setup, send, news)
         force = setup.force or task.force
         self._recording = Recording(setup, force, lambda piece: send(Data(piece)))
         work = Work(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
 from videogender.errors import OutputError, VideogenderError
+from videogender.jobs.divided import work_on_parts
 from videogender.jobs.kept import Counts, Kept
 from videogender.jobs.manifest import Manifest
 from videogender.jobs.messages import (
     Data,
     Done,
+    LookAt,
     Message,
     Passed,
     Restarted,
+    Setup,
     Started,
     Steps,
     Stopped,
@@ -40,6 +43,8 @@ def merge(
     manifest: Manifest | None = None,
     kept: Kept | None = None,
     *,
+    divided: Mapping[int, Sequence[LookAt]],
+    setup: Setup,
     into: list[Summary],
 ) -> None:
     """Have a team work on all inputs, and write their data as one process would.
@@ -53,6 +58,8 @@ def merge(
             input is done, and a second time, with the error, if its data cannot be written then.
         manifest: notes what is finished.
         kept: keeps the data of what is finished, and has those of inputs that are done already.
+        divided: parts of the inputs that all workers do together, by position.
+        setup: what the workers know.
         into: gets a summary for each input that was begun, in order.
     """
     files = [Path(place) for place in data.shared.values() if place not in (None, "-")]
@@ -64,7 +71,10 @@ def merge(
                 run.finish(position, _without_work(job, kept))
             else:
                 tasks.append(Task(job, position, len(plan)))
-        team.run(tasks, run.tell)
+        for task in tasks:
+            if task.position in divided and not team.is_stopped:
+                work_on_parts(team, task, divided[task.position], setup, run.tell)
+        team.run([task for task in tasks if task.position not in divided], run.tell)
         left = [task.position for task in tasks if task.position not in run.summaries]
         if left and not any(summary.interrupted for summary in run.summaries.values()):
             # Ctrl-C came between two inputs.

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
 
 from videogender.config import Settings
 from videogender.outputs import DataOutputs
 from videogender.progress import DetectorFacts, Summary
 from videogender.targets import Job
 
+if TYPE_CHECKING:
+    from videogender.passes import Glance
+    from videogender.tracking.settle import Settled
+
 __all__ = [
     "STOP",
     "Broken",
     "Data",
     "Done",
+    "Draw",
+    "Drawn",
+    "LookAt",
+    "Looked",
     "Message",
     "Passed",
     "Ready",
     "Restarted",
+    "Seen",
     "Setup",
     "Started",
     "Steps",
@@ -79,13 +90,37 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAt:
+    """A part of a video that is to be looked at; None is its beginning or end."""
+
+    start_seconds: float | None
+    end_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A part of a video that is to be drawn.
+
+    Attributes:
+        span: which.
+        settled: its frames.
+        place: where its picture goes.
+    """
+
+    span: LookAt
+    settled: Settled
+    place: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """One input to work on, the one at `position` of `count`."""
+    """One input to work on, the one at `position` of `count`; or a part of one, likewise."""
 
     job: Job
     position: int
     count: int
     force: bool = False
+    part: LookAt | Draw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +175,30 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of the next frames of a part."""
+
+    glances: list[Glance]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A part has been looked at; the last glance has its thumbnail, as the first has.
+
+    `network_scale` is that of `videogender.passes.Looks`.
+    """
+
+    network_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A part is drawn; `zero_seconds` is the time of its first frame on the file's own clock."""
+
+    zero_seconds: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class Restarted:
     """The worker died: its input begins anew in another."""
 
@@ -151,4 +210,7 @@ class Done:
     summary: Summary
 
 
-Message = Ready | Broken | Started | Passed | Stopped | Steps | Data | Restarted | Done
+Message = (
+    Ready | Broken | Started | Passed | Stopped | Steps | Data | Seen | Looked | Drawn
+    | Restarted | Done
+)  # fmt: skip

@@ -95,6 +95,11 @@ class Team:
                 self._take(member, message)
         return self._facts
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether Ctrl-C has been pressed."""
+        return self._asked > 0
+
     def run(self, tasks: Sequence[Task], tell: Callable[[int, Message], None]) -> None:
         """Have all tasks done, several at once.
 
@@ -106,7 +111,8 @@ class Team:
         Raises:
             Exception: a defect in a worker.
         """
-        self._tasks.extend(tasks)
+        self._tries.clear()
+        self._tasks.extend([] if self._asked else tasks)
         while self._tasks or any(member.task for member in self._members):
             self._obey()
             self._hand_out()

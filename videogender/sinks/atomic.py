@@ -17,7 +17,7 @@ if sys.platform != "win32":  # which has no such locks, and does not rename file
 
 from videogender.errors import OutputError
 
-__all__ = ["pending"]
+__all__ = ["pending", "scratch"]
 
 _MARK = ".videogender-"
 # A temporary file is locked a moment after it is made; one that is older is either locked or dead.
@@ -44,27 +44,37 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     _check(target, path, force)
-    _sweep(target.parent)
-    temporary = target.with_name(f"{_MARK}{secrets.token_hex(6)}{target.suffix}")
     try:
-        # Made by hand, not by tempfile: the result must get the permissions of any new file.
-        file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        with scratch(target) as temporary:
+            try:
+                yield temporary
+            except OutputError as error:
+                # Whoever writes knows only the temporary name, which means nothing to the user.
+                raise OutputError(str(error).replace(str(temporary), str(path))) from error
+            _check(target, path, force)
+            os.replace(temporary, target)
     except OSError as error:
         raise OutputError(_sentence(path, error)) from error
+
+
+@contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """Give a hidden file beside another, with its suffix, that is gone in the end.
+
+    What a killed process left in the folder is removed first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    _sweep(beside.parent)
+    temporary = beside.with_name(f"{_MARK}{secrets.token_hex(6)}{beside.suffix}")
+    # Made by hand, not by tempfile: the result must get the permissions of any new file.
+    file = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         if not _lock(file):
             os.close(file)
             file = -1
-        try:
-            yield temporary
-        except OutputError as error:
-            # Whoever writes knows only the temporary name, which means nothing to the user.
-            raise OutputError(str(error).replace(str(temporary), str(path))) from error
-        _check(target, path, force)
-        try:
-            os.replace(temporary, target)
-        except OSError as error:
-            raise OutputError(_sentence(path, error)) from error
+        yield temporary
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from videogender.render import Canvas
     from videogender.sources import Source
 
-__all__ = ["VideoSink"]
+__all__ = ["VideoSink", "output_errors"]
 
 _SUFFIXES = frozenset({".mp4", ".m4v"})
 # Damaged files may claim more than the muxer can count.
@@ -51,6 +51,7 @@ class VideoSink:
         settings: VideoSettings,
         *,
         with_covers: bool = True,
+        picture_only: bool = False,
         threads: int = 0,
     ) -> None:
         """Open an output and write its header.
@@ -60,6 +61,7 @@ class VideoSink:
             source: a video whose frames will come. Warnings are added to `source.warnings`.
             settings: encoder, quality and speed.
             with_covers: False leaves cover pictures behind, as obscured faces demand.
+            picture_only: leave all else behind; for parts that `videogender.sinks.joined` joins.
             threads: of the encoder; 0 lets it decide.
 
         Raises:
@@ -88,14 +90,17 @@ class VideoSink:
         )
         self._stream = self._add_picture(codec, settings)
         self._stream.codec_context.thread_count = threads
-        self._carrier = Carrier(source, self._output, with_covers=with_covers)
+        self._carrier: Carrier | None = None
+        if not picture_only:
+            self._carrier = Carrier(source, self._output, with_covers=with_covers)
         try:
             with config_errors(settings):
                 self._stream.codec_context.open()
             with self._output_errors():
                 self._output.start_encoding()
         except BaseException:
-            self._carrier.close()
+            if self._carrier is not None:
+                self._carrier.close()
             raise
 
     def _add_picture(self, codec: av.Codec, settings: VideoSettings) -> VideoStream:
@@ -161,7 +166,8 @@ class VideoSink:
         image.time_base = picture.time_base
         with self._output_errors():
             self._output.mux(self._stream.encode(image))
-            self._carrier.advance(pts * picture.time_base)
+            if self._carrier is not None:
+                self._carrier.advance(pts * picture.time_base)
         self._frames_written += 1
 
     def __enter__(self) -> Self:
@@ -196,22 +202,31 @@ class VideoSink:
         try:
             with self._output_errors():
                 self._output.mux(self._stream.encode(None))
-                self._carrier.finish(until)
+                if self._carrier is not None:
+                    self._carrier.finish(until)
                 self._output.close()
         finally:
             with suppress(Exception):
                 self._output.close()  # what is open after an error; otherwise does nothing
-            self._carrier.close()
+            if self._carrier is not None:
+                self._carrier.close()
 
-    @contextmanager
-    def _output_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            if error.errno == errno.ENOSPC:
-                raise OutputError(
-                    f"{self.path}: the disk is full; make room or name another place"
-                ) from error
+    def _output_errors(self) -> AbstractContextManager[None]:
+        return output_errors(self.path)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written.
+
+    Raises:
+        OutputError: in place of what libav or the system raise.
+    """
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        if error.errno == errno.ENOSPC:
             raise OutputError(
-                f"{self.path}: cannot be written: {error.strerror or error}"
+                f"{path}: the disk is full; make room or name another place"
             ) from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,24 @@ class Settled:
             rows.predicted[part],
             attributes=self._attributes[track] if self.classes else self._attributes,
             classes=self.classes,
+        )
+
+    def between(self, first: int, last: int) -> Settled:
+        """Return the frames in the rows [first, last) of `index` alone; `tracks` stay all."""
+        rows, mine = self._rows, slice(int(self._starts[first]), int(self._starts[last]))
+        return replace(
+            self,
+            index=self.index[first:last],
+            seconds=self.seconds[first:last],
+            shot=self.shot[first:last],
+            _starts=self._starts[first : last + 1] - self._starts[first],
+            _rows=_Rows(
+                rows.frame[mine] - first,
+                rows.track[mine],
+                rows.boxes[mine],
+                rows.scores[mine],
+                rows.predicted[mine],
+            ),
         )
 
     def row_of(self, seconds: float) -> int | None:
