@@ -5,9 +5,9 @@ team: hands out inputs, one a worker  ->  desk: loads the detector, does one inp
 merge: keeps the data that come back  <-  another, sends what its data files would hold
 until it is their input's turn
 
-Where there are fewer inputs than workers, long videos are divided at key frames (parts): all workers
-look at parts, the caller's process follows the faces through the whole, all draw, and what they
-drew is joined (divided).
+Where there are fewer inputs than workers, long videos are divided at key frames (parts): all
+workers look at parts, the caller's process follows the faces through the whole, all draw, and what
+they drew is joined (divided).
 
 Workers are processes of this machine (processes, serve) or actors of a Ray cluster (cluster); a
 crew is what a team sees of either.
