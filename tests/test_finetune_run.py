@@ -341,6 +341,32 @@ def test_joint_training_tells_detection_before_and_after(faces: Path, tmp_path: 
     lines = (tmp_path / "run" / "joint" / "train" / "faces.jsonl").read_text().splitlines()
     assert len(lines) == 20
     assert all("gender" in json.loads(line)["faces"][0] for line in lines)
+    assert "suspected" not in results, "folds are 0 in these tests"
+
+
+def test_joint_training_has_labels_judged_by_heads(
+    faces: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawn faces tell the network little; so who is sure of another label is told here."""
+    asked = []
+
+    def sure(answers: Answers, most: int) -> list[tuple[int, int, float]]:
+        asked.append(answers)
+        face = int(answers.face[0])
+        return [(face, 1 - int(answers.label[0]), 0.9)]
+
+    monkeypatch.setattr("videogender.finetuning.run.suspected", sure)
+    want = settings(
+        "joint", joint__steps=1, joint__batch=8, joint__side=96, split__folds=2, epochs=1
+    )
+    results = run(faces, resolve("lite"), tmp_path / "run", want)
+    [answers] = asked
+    assert len(np.unique(answers.face)) == len(answers.face) > 10
+    [row] = results["suspected"]
+    assert "from heads trained without it" in row["reason"]
+    kept = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert len(kept["suspected"]) == 1
+    assert not list((cache / "features").glob("*")), "features were for this alone"
 
 
 def test_a_whole_network_is_judged_by_what_annotate_would_say() -> None:

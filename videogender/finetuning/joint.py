@@ -261,8 +261,7 @@ def _results(
         "command": f"videogender annotate VIDEO --weights {folder.best}",
         "notes": [
             "average precision is of faces of at least 16 px, in "
-            + (settings.joint.val_scenes or "the pictures of val, where other faces are ignored"),
-            "labels are not checked by this recipe: heads says which look wrong",
+            + (settings.joint.val_scenes or "the pictures of val, where other faces are ignored")
         ],
         "settings": flat(settings),
         "epochs": history,

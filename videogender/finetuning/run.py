@@ -7,7 +7,7 @@ import json
 import shlex
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,12 @@ def finetune(request: Request, settings: FinetuneSettings, watcher: Watcher) -> 
             from videogender.finetuning.joint import train_jointly
 
             found = train_jointly(request, settings, run.folder, run.trained, run.watcher)
+            if settings.split.folds:
+                stop.interruptible(lambda: found.update(suspected=run.suspected_by_heads(stop)))
+                run.folder.write_results(as_json(found))
             _draw_report(run.folder.path, found, run.watcher)
+            if stop.asked:
+                raise KeyboardInterrupt
             return found
         banks: list[Bank] = []
         stop.interruptible(lambda: banks.append(run.features(makes=local == 0)))
@@ -254,7 +259,8 @@ class _Run:
             results["after"]["ms_per_face"] = float(bank.extra["ms_a_crop"])
         self._write(temperature, {"epoch": self.loop.state.best_epoch, **_short(results)})
         if settings.split.folds:
-            results["suspected"] = self._suspected(bank, stop)
+            epochs = self.loop.state.best_epoch
+            results["suspected"] = self._suspected(bank, settings, epochs, stop)
         self.folder.write_results(as_json(results))
         _draw_report(self.folder.path, results, self.watcher)
         return results
@@ -301,7 +307,18 @@ class _Run:
         logits = np.log(np.stack([female, 1 - female], 1))
         return Answers(logits, plain.label, plain.score, plain.face_px, plain.face)
 
-    def _suspected(self, bank: Bank, stop: StopRequest) -> list[dict[str, Any]]:
+    def suspected_by_heads(self, stop: StopRequest) -> list[dict[str, Any]]:
+        """Return labels that are probably wrong by heads alone, where the recipe trains all."""
+        settings = replace(self.settings, learning_rate=None)  # heads bear more than a trunk
+        bank = self.features(makes=True)
+        found = self._suspected(bank, settings, settings.epochs, stop)
+        if not settings.features.keep:
+            discard(bank)
+        return found
+
+    def _suspected(
+        self, bank: Bank, settings: FinetuneSettings, epochs: int, stop: StopRequest
+    ) -> list[dict[str, Any]]:
         """Return labels that are probably wrong."""
 
         def fresh(faces: NDArray[np.int64]) -> Learner:
@@ -313,8 +330,8 @@ class _Run:
             fresh,
             bank,
             self.data,
-            self.settings,
-            self.loop.state.best_epoch,
+            settings,
+            epochs,
             stop,
             self.watcher.checking,
         )
