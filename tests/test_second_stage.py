@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,28 @@ def test_groups_are_drawn_by_how_wrong_the_network_is_about_them(groups: ImageSt
     )
     assert after[2, 0] / after[3, 0] == pytest.approx(16 * math.sqrt(2), rel=0.15)
     assert after[2, 1] / after[3, 1] == pytest.approx(math.sqrt(2), abs=0.1)
+
+
+def test_size_says_nothing_about_gender(store: ImageStore) -> None:
+    """Among small faces and among large ones women come as often as men."""
+    faces = faces_of(store)
+    known = faces.select((faces.gender >= 0) & (faces.image < len(store.scene_ids)))
+    # a dozen large women and three large men; small ones the other way round
+    chosen = known.select(torch.arange(30) % len(known))
+    box = torch.tensor([0.0, 0, 90, 100]).repeat(30, 1)
+    box[15:] *= 0.2
+    gender = torch.tensor([0] * 12 + [1] * 3 + [0] * 3 + [1] * 12)
+    table = replace(chosen, box=box, face=box, gender=gender, group=torch.zeros_like(gender))
+    pools = pools_of(store)
+    pools._scenes = table
+    settings = CloseUpSettings(batch=8000, portrait_share=0, scene_share=0.5, none_share=0)
+    drawn = pools.draw(settings, generator())
+    taught = drawn.select(slice(0, 4000))
+    large = taught.box[:, 3] > 50
+    assert large.float().mean() == pytest.approx(0.5, abs=0.05)
+    for some in (large, ~large):
+        assert (taught.gender[some] == 0).float().mean() == pytest.approx(0.5, abs=0.04)
+    assert (drawn.select(slice(4000, 8000)).gender == -1).all(), "drawn as they come"
 
 
 @pytest.mark.slow  # two short trainings

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from videogender.network.heads import FEMALE
 from videogender.network.second_stage import FACE_PX, SIDE_PX
 from videogender.training.candidates import Candidates, faces_of
 from videogender.training.crops import Crops, Targets
 from videogender.training.data import PYRAMID_LEVELS, ImageStore
 from videogender.training.settings import CloseUpSettings
 
+OCTAVES = 10  # of sizes, from a pixel on
 SLOWLY = 0.002  # what one face changes in how wrong the network is said to be about its kind
 
 __all__ = ["CloseUpPools", "CloseUpTargets", "blended", "plan_closeups"]
@@ -74,7 +74,10 @@ class CloseUpPools:
         self._face_weight = (self._faces.box[:, 2:] - self._faces.box[:, :2]).amax(1).sqrt()
 
     def draw(self, settings: CloseUpSettings, generator: torch.Generator) -> Candidates:
-        """Draw the candidates of a batch; what a pool lacks is drawn from all faces."""
+        """Draw the candidates of a batch; what a pool lacks is drawn from all faces.
+
+        Of these, gender is not known.
+        """
         parts = []
         for table, share, weight in (
             (self._portraits, settings.portrait_share, self._fair(self._portraits)),
@@ -84,9 +87,9 @@ class CloseUpPools:
             count = round(settings.batch * share) if len(table) else 0
             parts.append(table.select(_drawn(len(table), count, weight, generator)))
         rest = settings.batch - sum(len(part) for part in parts)
-        parts.append(
-            self._faces.select(_drawn(len(self._faces), rest, self._face_weight, generator))
-        )
+        others = self._faces.select(_drawn(len(self._faces), rest, self._face_weight, generator))
+        # drawn as they come, with more men among the small: they teach no gender
+        parts.append(replace(others, gender=torch.full_like(others.gender, -1)))
         return Candidates.joined(parts)
 
     def heed(self, kind: Tensor, loss: Tensor) -> None:
@@ -104,17 +107,22 @@ class CloseUpPools:
     def _fair(self, table: Candidates) -> Tensor:
         """Return how often each of some faces with gender is to be drawn, float [N].
 
-        Women and men come as often. Within either, a group counts by the square of how wrong the
-        network is about it, and by the root of its size: few faces drawn often are learned by
-        heart.
+        A group counts by the square of how wrong the network is about it, and by the root of its
+        size: few faces drawn often are learned by heart. Women and men come as often, among small
+        faces and among large ones: else size itself, which differs between them in the data, would
+        speak for one.
         """
         size = torch.bincount(table.kind, minlength=len(self._wrong)).clamp(min=1)
         weight = (self._wrong.square() / size.sqrt())[table.kind]
-        women = table.gender == FEMALE
-        share = (weight * women).sum() / weight.sum().clamp(min=1e-9)
-        if 0 < share < 1:
-            weight = weight * torch.where(women, 1 / share, 1 / (1 - share))
-        return weight
+        side = (table.box[:, 2:] - table.box[:, :2]).amax(1)
+        octave = side.log2().long().clamp(0, OCTAVES - 1)
+        cell = octave * 2 + table.gender
+        total = torch.zeros(OCTAVES * 2, device=weight.device).index_add_(0, cell, weight)
+        of_octave = total.view(OCTAVES, 2).sum(1).repeat_interleave(2)
+        has_both = (total.view(OCTAVES, 2) > 0).all(1).repeat_interleave(2)
+        factor = torch.where(has_both, of_octave / 2 / total.clamp(min=1e-9), 1.0)
+        fair: Tensor = weight * factor[cell]
+        return fair
 
     def some_proposed(self, most: int, generator: torch.Generator) -> Candidates:
         """Draw proposals of the first stage, each once."""
