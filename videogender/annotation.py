@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,12 @@ from videogender.work import Work, load_detector
 if TYPE_CHECKING:
     from videogender.jobs.kept import Kept
     from videogender.jobs.manifest import Manifest
-    from videogender.jobs.messages import LookAt, Setup
     from videogender.jobs.team import Team
+    from videogender.jobs.workforce import Workforce
 
 __all__ = ["AnnotationInterrupted", "Progress", "Summary", "annotate"]
 
 ENGINES = ("local", "ray")
-MOST_WORKERS = 1_000_000  # more than any cluster has room for
 
 
 class _NothingDoneError(Exception):
@@ -138,30 +137,26 @@ def annotate(
     summaries: list[Summary] = []
     try:
         with ExitStack() as stack:
-            crowd: _Crowd | None = None
-            todo = [
-                position
-                for position, job in enumerate(plan)
-                if job.error is None and not job.is_done
-            ]
-            if kept or (todo and (engine == "ray" or jobs not in (None, 1))):
-                from videogender.jobs.messages import Setup
+            workforce: Workforce | None = None
+            is_todo = any(job.error is None and not job.is_done for job in plan)
+            if kept or (is_todo and (engine == "ray" or jobs not in (None, 1))):
+                from videogender.jobs.workforce import gather
 
-                def setup(threads: int) -> Setup:
-                    return Setup.of(settings, data, span_seconds, force, not skip_existing, threads)
-
-                def divide(most: int) -> dict[int, list[LookAt]]:
-                    return _divided(plan, todo, settings, data, span_seconds, most)
-
-                if engine == "ray":
-                    crowd = _on_cluster(
-                        stack, settings, setup, divide, address, jobs or 0, len(todo)
-                    )
-                else:
-                    wanted = 1 if jobs is None else jobs
-                    crowd = _on_this_machine(stack, setup, divide, wanted, len(todo), bool(kept))
-            team = crowd.team if crowd else None
-            progress.begin(len(plan), crowd.size if crowd else 1)
+                workforce = gather(
+                    stack,
+                    plan,
+                    settings,
+                    data,
+                    span_seconds,
+                    force=force,
+                    keeps_parts=not skip_existing,
+                    jobs=jobs,
+                    engine=engine,
+                    address=address,
+                    always=bool(kept),
+                )
+            team = workforce.team if workforce else None
+            progress.begin(len(plan), workforce.size if workforce else 1)
             facts = _loaded(detector, team, settings, plan)
             if facts is not None:
                 progress.ready(facts)
@@ -173,21 +168,10 @@ def annotate(
                 force,
                 attributes=bool(getattr(facts, "classes", ())),
             )
-            if crowd is not None:
+            if workforce is not None:
                 from videogender.jobs.merge import merge
 
-                merge(
-                    crowd.team,
-                    plan,
-                    outputs,
-                    data,
-                    progress,
-                    manifest,
-                    kept,
-                    divided=crowd.divided,
-                    setup=crowd.setup,
-                    into=summaries,
-                )
+                merge(workforce, plan, outputs, data, progress, manifest, kept, into=summaries)
             else:
                 assert not isinstance(facts, DetectorFacts)
                 work = Work(
@@ -263,96 +247,6 @@ def _kept(manifest: Manifest, data: DataOutputs, settings: Settings) -> Kept:
 
 def _has(kept: Kept, job: Job) -> bool:
     return job.error is None and kept.counts(job.source) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Crowd:
-    """The workers of a run.
-
-    Attributes:
-        team: of them.
-        size: how many there are.
-        setup: what they know.
-        divided: parts of the inputs that all of them do together, by position in the plan.
-    """
-
-    team: Team
-    size: int
-    setup: Setup
-    divided: dict[int, list[LookAt]]
-
-
-def _divided(
-    plan: Sequence[Job],
-    todo: Sequence[int],
-    settings: Settings,
-    data: DataOutputs,
-    span_seconds: tuple[float | None, float | None],
-    most: int,
-) -> dict[int, list[LookAt]]:
-    """Divide long videos where there are fewer inputs than workers."""
-    if len(todo) >= most:
-        return {}
-    from videogender.jobs.parts import can_be_divided, plan_parts
-
-    found = {
-        position: plan_parts(plan[position].source, span_seconds, most)
-        for position in todo
-        if can_be_divided(settings, data, plan[position])
-    }
-    return {position: parts for position, parts in found.items() if parts}
-
-
-def _tasks(divided: Mapping[int, Sequence[LookAt]], inputs: int) -> int:
-    """Return how many workers can have something to do at the same time."""
-    return max([inputs, *(len(parts) for parts in divided.values())])
-
-
-def _on_this_machine(
-    stack: ExitStack,
-    setup: Callable[[int], Setup],
-    divide: Callable[[int], dict[int, list[LookAt]]],
-    jobs: int,
-    inputs: int,
-    always: bool,
-) -> _Crowd | None:
-    """Start processes here, if there is room and work for several."""
-    from videogender.jobs.division import cores, processes_for, threads_for
-
-    divided = divide(processes_for(jobs, jobs or cores()))
-    size = max(1, processes_for(jobs, _tasks(divided, inputs)))
-    if size == 1 and not always:
-        return None
-    from videogender.jobs.processes import Processes
-    from videogender.jobs.team import Team
-
-    mine = setup(threads_for(size))
-    return _Crowd(stack.enter_context(Team(Processes(mine), size)), size, mine, divided)
-
-
-def _on_cluster(
-    stack: ExitStack,
-    settings: Settings,
-    setup: Callable[[int], Setup],
-    divide: Callable[[int], dict[int, list[LookAt]]],
-    address: str | None,
-    jobs: int,
-    inputs: int,
-) -> _Crowd:
-    """Start actors of a Ray cluster."""
-    from videogender.jobs.cluster import Cluster
-    from videogender.jobs.team import Team
-
-    cluster = stack.enter_context(Cluster(address))
-    detect = settings.detect
-    room = cluster.divide(jobs, MOST_WORKERS, detect.device, detect.threads).workers
-    divided = divide(room)
-    tasks = _tasks(divided, inputs)
-    shares = cluster.divide(jobs, tasks, detect.device, detect.threads)
-    mine = setup(shares.threads)
-    cluster.begin(mine)
-    team = stack.enter_context(Team(cluster, shares.workers))
-    return _Crowd(team, shares.workers, mine, divided)
 
 
 def _loaded(

@@ -129,8 +129,8 @@ def seen_close_up(
     """Let a second stage judge proposals, and return what both stages say of them.
 
     Where that leaves doubt, a proposal is seen once more, mirrored and around the box that came
-    out. The second stage's answer then is the mean of both views: their errors differ, as the crops
-    do.
+    out. Face and gender then are the mean of what both views say, whose errors differ as the crops
+    do; the box is the second one's, which had less far to go.
 
     Args:
         judge: the second stage.
@@ -150,7 +150,7 @@ def seen_close_up(
         moved = replace(proposals, boxes=boxes).select(again)
         face_again, boxes_again, gender_again = _opinion(judge, moved, batch, mirrored=True)
         face[again] = (face[again] + face_again) / 2
-        boxes[again] = (boxes[again] + boxes_again) / 2
+        boxes[again] = boxes_again
         gender[again] = (gender[again] + gender_again) / 2
     return Proposals(proposals.image, boxes, (first + new * face).sigmoid(), gender)
 

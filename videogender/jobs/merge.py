@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,11 +14,9 @@ from videogender.jobs.manifest import Manifest
 from videogender.jobs.messages import (
     Data,
     Done,
-    LookAt,
     Message,
     Passed,
     Restarted,
-    Setup,
     Started,
     Steps,
     Stopped,
@@ -26,7 +24,7 @@ from videogender.jobs.messages import (
 )
 from videogender.jobs.record import replay
 from videogender.jobs.spool import Spool
-from videogender.jobs.team import Team
+from videogender.jobs.workforce import Workforce
 from videogender.outputs import DataOutputs, RunOutputs
 from videogender.progress import Progress, Summary
 from videogender.targets import Job
@@ -35,7 +33,7 @@ __all__ = ["merge"]
 
 
 def merge(
-    team: Team,
+    workforce: Workforce,
     plan: Sequence[Job],
     outputs: RunOutputs,
     data: DataOutputs,
@@ -43,14 +41,12 @@ def merge(
     manifest: Manifest | None = None,
     kept: Kept | None = None,
     *,
-    divided: Mapping[int, Sequence[LookAt]],
-    setup: Setup,
     into: list[Summary],
 ) -> None:
-    """Have a team work on all inputs, and write their data as one process would.
+    """Have a workforce work on all inputs, and write their data as one process would.
 
     Args:
-        team: of workers.
+        workforce: does it.
         plan: all inputs, also those that have failed or are done already.
         outputs: the open data files.
         data: which they are.
@@ -58,8 +54,6 @@ def merge(
             input is done, and a second time, with the error, if its data cannot be written then.
         manifest: notes what is finished.
         kept: keeps the data of what is finished, and has those of inputs that are done already.
-        divided: parts of the inputs that all workers do together, by position.
-        setup: what the workers know.
         into: gets a summary for each input that was begun, in order.
     """
     files = [Path(place) for place in data.shared.values() if place not in (None, "-")]
@@ -71,9 +65,10 @@ def merge(
                 run.finish(position, _without_work(job, kept))
             else:
                 tasks.append(Task(job, position, len(plan)))
+        team, divided = workforce.team, workforce.divided
         for task in tasks:
             if task.position in divided and not team.is_stopped:
-                work_on_parts(team, task, divided[task.position], setup, run.tell)
+                work_on_parts(team, task, divided[task.position], workforce.setup, run.tell)
         team.run([task for task in tasks if task.position not in divided], run.tell)
         left = [task.position for task in tasks if task.position not in run.summaries]
         if left and not any(summary.interrupted for summary in run.summaries.values()):
