@@ -306,6 +306,32 @@ def test_a_part_that_kills_every_worker_fails_the_video_and_no_other(tmp_path: P
     assert rows == ["b.mp4"] * 10
 
 
+def test_a_video_that_breaks_off_is_done_whole(tmp_path: Path) -> None:
+    """Its header promises more than there is, so its last part shows nothing."""
+    whole = write_video(tmp_path / "whole.mp4", count=240, keys_every=10)
+    fast = tmp_path / "fast.mp4"
+    with av.open(str(whole)) as a, av.open(str(fast), "w", options={"movflags": "faststart"}) as b:
+        stream = b.add_stream_from_template(a.streams.video[0])
+        for packet in a.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                b.mux(packet)
+    (tmp_path / "a.mp4").write_bytes(fast.read_bytes()[: fast.stat().st_size * 55 // 100])
+    found = {}
+    for jobs in ("1", "3"):
+        code, _, err = run(
+            *("a.mp4", "-o", f"{jobs}.mp4", "--json", f"{jobs}.jsonl", "--jobs", jobs),
+            cwd=tmp_path,
+            env=SHORT,
+        )
+        assert code == 0, err
+        assert "cut short" in err
+        found[jobs] = (tmp_path / f"{jobs}.jsonl").read_text()
+    assert found["1"] == found["3"]
+    assert found["1"].count("\n") > 50
+    show_the_same(tmp_path / "1.mp4", tmp_path / "3.mp4")
+
+
 @pytest.mark.parametrize("when", ["looking", "drawing"])
 def test_ctrl_c_leaves_nothing_of_a_divided_video(tmp_path: Path, when: str) -> None:
     write_video(tmp_path / "a.mp4", count=400, keys_every=10)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from videogender.errors import OutputError, VideogenderError
+from videogender.errors import OutputError, SourceError, VideogenderError
 from videogender.jobs.messages import (
     Data,
     Done,
@@ -68,6 +68,9 @@ def work_on_parts(
     video = _Video(team, task, parts, setup, lambda message: tell(task.position, message))
     try:
         summary = video.annotate()
+    except _IndivisibleError:
+        team.run([task], tell)
+        return
     except VideogenderError as error:
         summary = Summary(str(task.job.source), error=error)
     except _StoppedError:
@@ -78,6 +81,10 @@ def work_on_parts(
 
 class _StoppedError(Exception):
     """Ctrl-C: nothing is kept of a video of which only parts are done."""
+
+
+class _IndivisibleError(Exception):
+    """The file's index leads astray, or it breaks off: one worker makes the best of it."""
 
 
 class _Video:
@@ -112,7 +119,10 @@ class _Video:
             if job.target is not None:
                 place = stack.enter_context(pending(job.target, force=setup.force))
             self._tell(Passed("looking", source.frame_count))
-            rows, scale = self._look()
+            try:
+                rows, scale = self._look()
+            except SourceError as error:
+                raise _IndivisibleError from error
             settled = self._following.settle(scale)
             if place is not None:
                 self._tell(Passed("drawing", len(settled)))
@@ -173,25 +183,30 @@ class _Video:
         def take(number: int, message: Message) -> None:
             nonlocal scale
             match message:
-                case Seen(glances):
-                    seen[number] += glances
                 case Steps(looked, _):
                     self._tell(Steps(looked, ()))
+                case _ if number not in seen:
+                    pass  # its worker died when all had come: done again, for nothing
+                case Seen(glances):
+                    seen[number] += glances
                 case Looked(found):
                     scale = found
                     complete.add(number)
                     follow()
                 case Restarted():
                     seen[number].clear()
+                    complete.discard(number)
 
         def follow() -> None:
             nonlocal last
             while (turn := len(rows) - 1) in complete:
                 complete.remove(turn)
                 glances = seen.pop(turn)
-                if last is not None and glances:
+                if not glances or (last is not None and glances[0].index != last.index + 1):
+                    raise SourceError(f"{self._task.job.source}: parts do not meet")
+                if last is not None:
                     _across(last, glances[0])
-                last = glances[-1] if glances else last
+                last = glances[-1]
                 for _ in self._following.take(glances):
                     pass
                 rows.append(rows[-1] + len(glances))
