@@ -19,8 +19,9 @@ from squares import SquareDetector, picture, read_frames, write_video
 from stopping import StopsAfter
 
 from videogender.annotation import AnnotationInterrupted, annotate
+from videogender.cores import cores
 from videogender.errors import ConfigError, OutputError
-from videogender.jobs.division import cores, processes_for, threads_for
+from videogender.jobs.division import processes_for, threads_for
 from videogender.jobs.spool import Spool
 from videogender.jobs.stops import Stops
 from videogender.targets import plan_jobs

@@ -32,6 +32,7 @@ from videogender.frames import MEAN_RGB, Frame, RgbPicture
 from videogender.sources import IMAGE_SUFFIXES, expand_inputs, open_source
 from videogender.sources.picture import DecodedPicture, Orientation, Scalers, samples_of
 from videogender.sources.timing import Clock
+from videogender.sources.video import decoder_threads
 
 
 def read(path: Path, **span: float) -> tuple[list[Frame], list[str]]:
@@ -75,6 +76,30 @@ def test_every_frame_upright_at_its_own_time(tmp_path: Path, name: str) -> None:
         middle[high // 2 - 4 : high // 2 + 4] = False
         middle[:, wide // 2 - 4 : wide // 2 + 4] = False
         assert error[middle].max() <= NEAR
+
+
+@pytest.mark.parametrize(("has", "threads"), [(1, 1), (2, 1), (4, 2), (64, 4)])
+def test_frames_are_decoded_side_by_side_where_cores_are_many(
+    monkeypatch: pytest.MonkeyPatch, has: int, threads: int
+) -> None:
+    monkeypatch.setattr("videogender.sources.video.cores", lambda: has)
+    assert decoder_threads() == threads
+
+
+@pytest.mark.parametrize("name", ["b-frames", "variable", "transport", "turned-90", "webm"])
+def test_threads_change_no_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file, clip = CLIPS[name]
+    path = make_video(tmp_path / file, clip)
+    found = []
+    for has in (1, 8):
+        monkeypatch.setattr("videogender.sources.video.cores", lambda has=has: has)
+        for span in ({}, {"start_seconds": 0.3, "end_seconds": 0.7}):
+            frames, warnings = read(path, **span)
+            pictures = [frame.picture.to_rgb().tobytes() for frame in frames]
+            found.append(([(f.index, f.pts_seconds) for f in frames], pictures, warnings))
+    assert found[:2] == found[2:]
 
 
 @pytest.mark.parametrize("name", ["constant", "turned-90", "odd", "turned-mirrored", "10-bit-422"])

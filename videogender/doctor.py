@@ -90,10 +90,10 @@ def _version(name: str) -> str:
 def _processor() -> Iterator[Finding]:
     import torch
 
+    from videogender.cores import cores
     from videogender.devices import has_native_bf16
     from videogender.network.quantized import FULL, weight_levels
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     bf16 = "native" if has_native_bf16(torch.device("cpu")) else "not native, so fp32 stands for it"
     try:
         int8 = "int8 with VNNI" if weight_levels() == FULL else "int8 without VNNI"
@@ -101,7 +101,7 @@ def _processor() -> Iterator[Finding]:
         int8 = "no int8 in this build of PyTorch"
     yield Finding(
         "processor",
-        f"{platform.machine()}, {cores} cores for us, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}, {cores()} cores for us, {torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}, {int8}, bf16 {bf16}",
     )
 

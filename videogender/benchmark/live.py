@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ from rich.table import Table
 from videogender.benchmark.plan import Plan, choose_clip
 from videogender.benchmark.soak import soak_table
 from videogender.benchmark.worker import Worker
+from videogender.cores import cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +42,7 @@ class LiveRun:
 
     def facts(self) -> dict[str, Any]:
         """Return what runs where, and how many cores it may use."""
-        cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-        if hasattr(os, "sched_getaffinity"):
-            cores = len(os.sched_getaffinity(0))
-        return {"description": self._detector.describe(), "cores": cores}
+        return {"description": self._detector.describe(), "cores": cores()}
 
     def ask(
         self, size_wh: tuple[int, int], fps: float, seconds: float, rows_seconds: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import videogender
 from videogender.benchmark.timing import SIZE_WH, time_runs
 from videogender.config import DetectSettings
+from videogender.cores import cores
 from videogender.detector import Detector
 from videogender.frames import Picture
 from videogender.network.heads import Predictions
@@ -71,7 +71,7 @@ class ForwardPass:
             "long_side": detector.settings.long_side,
             "parameters": sum(p.numel() for p in network.parameters()),
             "multiply_adds": counter.get_total_flops() // 2,
-            "cores": _cores(),
+            "cores": cores(),
             "versions": {
                 "videogender": videogender.__version__,
                 "python": platform.python_version(),
@@ -220,12 +220,6 @@ class _Watch:
     def now(self) -> float:
         synchronize(self._device)
         return time.perf_counter()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _device_name(device: torch.device) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videogender.cores import cores
 from videogender.dataset import read_rgb
 from videogender.detector import padded_hw
 from videogender.devices import choose_dtype
@@ -92,7 +92,7 @@ def read_chunks(
 ) -> Iterator[tuple[Sequence[Pictures], list[NDArray[np.uint8]]]]:
     """Decode pictures ahead, in threads; yield some with their pixels, HWC uint8 **RGB**."""
     chunks = [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(8, cores())) as pool:
         ahead = [pool.submit(read_rgb, p.path) for p in chunks[0]] if chunks else []
         for number, chunk in enumerate(chunks):
             ready = ahead

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 
-__all__ = ["cores", "processes_for", "threads_for"]
+from videogender.cores import cores
+
+__all__ = ["processes_for", "threads_for"]
 
 # One process with two cores keeps them busy: one decodes and encodes while the other detects.
 CORES_A_PROCESS = 2
 # What a process holds at full HD, with room to spare.
 BYTES_A_PROCESS = 1536 * 2**20
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def processes_for(jobs: int, inputs: int) -> int:

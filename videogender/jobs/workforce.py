@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from videogender.config import Settings
-from videogender.jobs.division import cores, processes_for, threads_for
+from videogender.cores import cores
+from videogender.jobs.division import processes_for, threads_for
 from videogender.jobs.messages import LookAt, Setup
 from videogender.jobs.parts import can_be_divided, plan_parts
 from videogender.jobs.team import Team

@@ -15,6 +15,7 @@ import av.error
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from videogender.cores import cores
 from videogender.errors import SourceError
 from videogender.frames import Frame
 from videogender.sources.picture import DecodedPicture, Scalers
@@ -26,6 +27,7 @@ __all__ = ["VideoSource", "open_input"]
 
 # A file that ends this much before the time that it promises has been cut short.
 _CUT_SHORT_SECONDS = 0.5
+MOST_DECODER_THREADS = 4  # each holds a frame; four decode faster than anything here takes frames
 # Formats that libav guesses from a name or from single pictures; none of them is a video.
 _NO_VIDEO_FORMATS = ("tty", "image2", "_pipe")
 
@@ -99,6 +101,9 @@ class VideoSource:
 
     def _open(self) -> None:
         self._stream = stream = _picture_stream(self._container, self.name)
+        if (threads := decoder_threads()) > 1:
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
         self.stream_index = stream.index
         self._time_base = stream.time_base or Fraction(1, 90_000)
         rate = stream.average_rate or stream.guessed_rate
@@ -307,6 +312,15 @@ class VideoSource:
             shown = float(end * self._time_base - self.origin_seconds)
             return f"{self.name}: shows nothing in that span; it lasts about {shown:.1f} s"
         return f"{self.name}: damaged from its first frame on; nothing in it decodes"
+
+
+def decoder_threads() -> int:
+    """Return how many frames to decode side by side.
+
+    Where cores are few, they have enough to do, and threads that wait for each other cost a fifth
+    more of their time.
+    """
+    return max(1, min(MOST_DECODER_THREADS, cores() // 2))
 
 
 def _exact(seconds: float) -> Fraction:

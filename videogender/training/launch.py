@@ -22,6 +22,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from videogender.config import DetectSettings
+from videogender.cores import cores
 from videogender.dataset import FILE_NAME, Entry, read_entries
 from videogender.detector import Detector
 from videogender.devices import choose_device
@@ -137,7 +138,7 @@ def train(
     store = ImageStore(
         scenes,
         portraits,
-        threads=os.cpu_count() or 1,
+        threads=cores(),
         least_age=settings.least_age,
         group_by=settings.closeups.group_by,
     )
@@ -242,7 +243,7 @@ def _processes(device: torch.device, wanted: int) -> tuple[int | None, int]:
         return None, 1
     if platform.system() != "Linux":  # elsewhere a fork breaks the system's own libraries
         return None, 1
-    return None, wanted or len(os.sched_getaffinity(0))
+    return None, wanted or cores()
 
 
 def _fork(

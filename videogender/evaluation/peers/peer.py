@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from videogender.cores import cores
 from videogender.errors import ConfigError, ModelError
 from videogender.evaluation.peers.forms import Floats, Form
 from videogender.evaluation.peers.open_sizes import open_sizes
@@ -131,7 +131,7 @@ def _session(
     except ImportError as error:
         raise ConfigError("--peer needs onnxruntime: pip install 'videogender[onnx]'") from error
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = threads or cores()
     options.inter_op_num_threads = 1
     # its threads must not keep a core busy while the other network runs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -170,13 +170,6 @@ def _form(file: Path, outputs: Sequence[Floats], size_hw: tuple[int, int]) -> Fo
         f"{file}: neither a YuNet nor an SCRFD nor a CenterFace (for an image of "
         f"{size_hw[1]}x{size_hw[0]} it gives {shapes})"
     )
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 def _first(error: Exception) -> str:

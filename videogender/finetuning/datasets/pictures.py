@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from videogender.cores import cores
 from videogender.finetuning.datasets.likeness import print_of
 from videogender.finetuning.datasets.sample import Picture
 
@@ -79,6 +79,4 @@ def _digest(data: bytes) -> bytes:
 
 
 def _threads() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(MOST_WORKERS, os.cpu_count() or 1)
+    return min(MOST_WORKERS, cores())
