@@ -10,15 +10,10 @@ __all__ = ["opencv"]
 
 @cache
 def opencv() -> ModuleType | None:
-    """Return OpenCV, or None where it cannot be loaded, as on machines without a screen.
-
-    Its own threads are switched off: cores are divided elsewhere, and a pool of threads does not
-    survive a fork.
-    """
+    """Return OpenCV, or None where it cannot be loaded, as on machines without a screen."""
     try:
         import cv2
     except ImportError:
         return None
-    cv2.setNumThreads(0)
     module: ModuleType = cv2
     return module

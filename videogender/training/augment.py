@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videogender.opencv import opencv
 from videogender.training.crops import Targets
+from videogender.training.sampling import quiet_opencv
 
 __all__ = ["apply_colour", "augment", "hide_surroundings", "jpeg_noise"]
 
@@ -92,7 +92,7 @@ def apply_colour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
         float32 [B, 3, H, W] of 0 to 255, channels last in memory.
     """
     pixels = images.permute(0, 2, 3, 1)
-    if images.device.type == "cpu" and (cv2 := opencv()) is not None:
+    if images.device.type == "cpu" and (cv2 := quiet_opencv()) is not None:
         out = np.empty(pixels.shape, np.uint8)
         maps = torch.cat([matrix, offset[:, :, None]], 2).numpy()
         for source, map_, target in zip(pixels.numpy(), maps, out, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -12,7 +13,18 @@ from videogender.opencv import opencv
 from videogender.training.crops import Crops
 from videogender.training.data import ImageStore
 
-__all__ = ["sample_pixels"]
+__all__ = ["quiet_opencv", "sample_pixels"]
+
+
+@cache
+def quiet_opencv() -> ModuleType | None:
+    """Return OpenCV with its own threads switched off, or None where it cannot be loaded.
+
+    The cores are taken by training, and a pool of threads does not survive a fork.
+    """
+    if (cv2 := opencv()) is not None:
+        cv2.setNumThreads(0)
+    return cv2
 
 
 def sample_pixels(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float, float]) -> Tensor:
@@ -26,7 +38,7 @@ def sample_pixels(store: ImageStore, crops: Crops, fill_bgr: tuple[float, float,
     Returns:
         uint8 [B, 3, S, S] BGR on the store's device, channels last in memory.
     """
-    if store.pixels.device.type == "cpu" and (cv2 := opencv()) is not None:
+    if store.pixels.device.type == "cpu" and (cv2 := quiet_opencv()) is not None:
         return _sample_opencv(cv2, store, crops, fill_bgr)
     return _sample_gather(store, crops, fill_bgr)
 
