@@ -95,13 +95,13 @@ class CloseUpSettings:
         8.0, "standard deviation of its turn, on half of them", least=0, most=45
     )
     aspect: float = _setting(
-        0.05, "standard deviation of the log of the aspect change", least=0, most=0.5
+        0.08, "standard deviation of the log of the aspect change", least=0, most=0.5
     )
     blend_share: float = _setting(
-        0.25, "share of faces with gender into which another is blended", least=0, most=1
+        0.5, "share of faces with gender into which another is blended", least=0, most=1
     )
     guess_from: float = _setting(
-        0.95,
+        0.9,
         "faces in scenes without a gender get the one of which the second stage to start from is "
         "this sure; 1 guesses none",
         least=0.5,
@@ -121,7 +121,7 @@ class CloseUpSettings:
 class LossSettings:
     """Weights of the parts."""
 
-    negatives: int = _setting(3, "hard background anchors for each face anchor", least=1)
+    negatives: int = _setting(10, "hard background anchors for each face anchor", least=1)
     box: float = _setting(2.0, "weight of the box loss", least=0)
     gender: float = _setting(2.0, "weight of the gender loss", least=0)
     # labels are wrong in one to four of a hundred
