@@ -19,13 +19,14 @@ from videogender.evaluation.validation import ValidationData, validate
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
+from videogender.opencv import opencv
 from videogender.training.data import ImageStore
 from videogender.training.engine import Progress, Trainer, build_optimizer
 from videogender.training.keep import Keeper
 from videogender.training.lessons import AnchorLesson
 from videogender.training.metrics import MetricsLog
 from videogender.training.run_folder import RunFolder
-from videogender.training.sampling import opencv
+from videogender.training.sampling import quiet_opencv
 from videogender.training.settings import CropSettings, TrainSettings, flat
 from videogender.training.stopping import StopRequest, Stopwatch
 
@@ -138,6 +139,11 @@ def test_seed_decides_the_run(store: ImageStore, tmp_path: Path) -> None:
     assert not torch.equal(ends[0], ends[2])
 
 
+def forget_opencv() -> None:
+    opencv.cache_clear()
+    quiet_opencv.cache_clear()
+
+
 def test_missing_opencv_only_costs_time(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,9 +155,9 @@ def test_missing_opencv_only_costs_time(
     for blocked in (False, True):
         if blocked:
             monkeypatch.setitem(sys.modules, "cv2", None)
-        opencv.cache_clear()
+        forget_opencv()
         trainer_of(store, TrainSettings(steps=1, **TINY), tmp_path).run(report)
-    opencv.cache_clear()
+    forget_opencv()
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     assert losses[1] != losses[0], "the other path was taken"
 
