@@ -25,6 +25,7 @@ from videogender.frames import Faces, Frame, RgbPicture
 from videogender.network import checkpoints
 from videogender.network.attributes import AttributeHeads, LinearClassifier
 from videogender.network.boxes import decode, iou_matrix
+from videogender.network.heads import VOTES
 from videogender.network.lite import Lite
 from videogender.pipeline import stream
 from videogender.refine import RefinedDetector, Refiner
@@ -77,7 +78,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def test_anchors_of_a_face_answer_together() -> None:
-    """The mean over the best six anchors, weighted by face score, counted one by one."""
+    """The mean over the best anchors, weighted by face score, counted one by one."""
     torch.manual_seed(11)
     network = Lite(gender=False).eval()
     heads = AttributeHeads(network.tap_channels, 3, "tower")
@@ -101,10 +102,10 @@ def test_anchors_of_a_face_answer_together() -> None:
         votes[mine].append(anchor)
     expected = []
     for mine in votes.values():
-        best = mine[:6]
+        best = mine[:VOTES]
         weights = scores[best][:, None]
         expected.append(((logits[best] * weights).sum(0) / weights.sum()).softmax(0))
-    assert max(map(len, votes.values())) > 6
+    assert max(map(len, votes.values())) > VOTES
     detector = Detector(
         network,
         DetectSettings(face_threshold=threshold, nms_iou=0.3, precision="fp32"),

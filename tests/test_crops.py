@@ -16,9 +16,15 @@ from torch import Tensor
 
 from videogender.dataset import read_entries
 from videogender.errors import TrainingError
+from videogender.opencv import opencv
 from videogender.training.crops import Crops, Targets, plan_crops
 from videogender.training.data import ImageStore, add_ignored
-from videogender.training.sampling import _sample_gather, _sample_opencv, opencv, sample_pixels
+from videogender.training.sampling import (
+    _sample_gather,
+    _sample_opencv,
+    quiet_opencv,
+    sample_pixels,
+)
 from videogender.training.settings import CropSettings
 
 BLACK = (0.0, 0.0, 0.0)
@@ -244,11 +250,13 @@ def test_without_opencv_pixels_are_gathered(
     crops, _ = plan_crops(drawn, 4, 64, CropSettings(), seeded(3))
     monkeypatch.setitem(sys.modules, "cv2", None)
     opencv.cache_clear()
+    quiet_opencv.cache_clear()
     try:
         assert opencv() is None
         found = sample_pixels(drawn, crops, BLACK)
     finally:
         opencv.cache_clear()
+        quiet_opencv.cache_clear()
     assert torch.equal(found, _sample_gather(drawn, crops, BLACK))
 
 

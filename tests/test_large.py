@@ -77,7 +77,7 @@ def test_the_answer_is_the_mean_of_two_smaller_looks(
         found = large_face_logits(
             detector.network, inputs(detector, portrait), torch.tensor([0]), torch.tensor([box])
         )
-    assert float(found[0, 0] - found[0, 1]) == pytest.approx(np.mean(looks), abs=0.15)
+    assert float(found[0, 0] - found[0, 1]) == pytest.approx(np.mean(looks), abs=0.25)
 
 
 def test_faces_do_not_see_each_other(detector: Detector, portrait: NDArray[np.uint8]) -> None:

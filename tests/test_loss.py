@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from videogender.network.lite import Lite
+from videogender.opencv import opencv
 from videogender.training.augment import apply_colour, augment, jpeg_noise
 from videogender.training.crops import Targets
 from videogender.training.loss import ciou_loss, detection_losses
 from videogender.training.match import BACKGROUND, Matches, match
-from videogender.training.sampling import opencv
+from videogender.training.sampling import quiet_opencv
 from videogender.training.settings import LossSettings
 
 
@@ -67,7 +68,7 @@ def test_parts_follow_their_definitions() -> None:
         maps = network.gender_maps(predictions.features)
         targets = face_targets()
         matches = match(targets, predictions.anchors)
-        settings = LossSettings(gender_smoothing=0.1, box=3.0, gender=5.0)
+        settings = LossSettings(negatives=3, gender_smoothing=0.1, box=3.0, gender=5.0)
         found = detection_losses(network, predictions, matches, targets, settings)
     positive, negative, box, gender = [], [], 0.0, []
     for canvas in range(2):
@@ -201,10 +202,12 @@ def test_colour_maps_are_the_same_with_and_without_opencv(
     by_opencv = apply_colour(images.permute(0, 3, 1, 2), matrix, offset)
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     opencv.cache_clear()
+    quiet_opencv.cache_clear()
     try:
         plain = apply_colour(images.permute(0, 3, 1, 2), matrix, offset)
     finally:
         opencv.cache_clear()
+        quiet_opencv.cache_clear()
     assert (by_opencv - plain).abs().max() <= 1.01
     pixel = matrix[2] @ images[2, 5, 7].float() + offset[2]
     assert plain[2, :, 5, 7].numpy() == pytest.approx(pixel.clamp(0, 255).numpy(), abs=1e-3)
