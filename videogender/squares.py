@@ -25,8 +25,7 @@ def cut_squares(
     """Cut squares out and scale each to `side_px`.
 
     Args:
-        planes: uint8 [H, W, c] each, of one size; together they have C channels, which cost hardly
-            more than one.
+        planes: uint8 [H, W, c] each, of one size; together they have C channels.
         squares: int64 [K, 3], left, top and side in samples; they may reach beyond.
         side_px: width and height of the result.
         fill: uint8 [C], what lies beyond the samples.
