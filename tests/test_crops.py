@@ -18,7 +18,7 @@ from videogender.dataset import read_entries
 from videogender.errors import TrainingError
 from videogender.opencv import opencv
 from videogender.training.crops import Crops, Targets, plan_crops
-from videogender.training.data import ImageStore, add_ignored
+from videogender.training.data import ImageStore
 from videogender.training.sampling import (
     _sample_gather,
     _sample_opencv,
@@ -300,38 +300,3 @@ def test_store_keeps_pictures_faces_and_pyramid(tmp_path: Path) -> None:
     assert store.first_face.tolist() == [0, 0, 2]
     assert store.gender.tolist() == [1, -1]
     assert store.ignore.tolist() == [False, True]
-
-
-def test_marks_of_another_detector_are_ignored_once(tmp_path: Path) -> None:
-    folder = write_set(
-        tmp_path,
-        [{"faces": [{"box": [0, 0, 10, 10]}]}, {"faces": []}],
-        [np.zeros((60, 60, 3), np.uint8)] * 2,
-    )
-    marks = folder / "marks.jsonl"
-    marks.write_text(
-        '{"image": "0.png", "faces": [{"box": [1, 1, 11, 11], "score": 0.9},'
-        ' {"box": [30, 30, 40, 40], "score": 0.9}, {"box": [50, 50, 60, 60], "score": 0.2}]}\n'
-        '{"image": "other.png", "faces": []}\n'
-    )
-    entries = read_entries(folder)
-    assert add_ignored(entries, marks) == 1
-    assert entries[0].faces[1:] == [{"box": [30, 30, 40, 40], "ignore": True}]
-    assert entries[1].faces == []
-    assert add_ignored(entries, marks) == 0
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"image": "x.png", "faces": []}', "names none of the training scenes"),
-        ('{"faces": []}', ":1: expected `image`"),
-        ('{"image": "0.png", "faces": [{"box": [0, 0, 1, 1]}]}', ":1: a mark needs a `score`"),
-        ('{"image": "0.png", "faces": [{"score": 1}]}', ":1: a face needs a `box`"),
-    ],
-)
-def test_bad_marks_are_explained(tmp_path: Path, line: str, message: str) -> None:
-    entries = read_entries(write_portraits(tmp_path, 1))
-    (tmp_path / "marks.jsonl").write_text(line + "\n")
-    with pytest.raises(TrainingError, match=message):
-        add_ignored(entries, tmp_path / "marks.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from test_detector import SpotNetwork
 from videogender.config import DetectSettings
 from videogender.dataset import Entry, read_entries
 from videogender.detector import Detector
-from videogender.errors import ConfigError
+from videogender.errors import ConfigError, TrainingError
 from videogender.evaluation.mixing import fit_gender_mix, fit_logistic
 from videogender.evaluation.validation import ValidationData
 from videogender.network import checkpoints
@@ -36,9 +37,10 @@ from videogender.training.candidates import Candidates, faces_of, proposals_of
 from videogender.training.closeups import CloseUpPools, blended, plan_closeups
 from videogender.training.data import ImageStore
 from videogender.training.engine import Trainer
+from videogender.training.guesses import Guesses
 from videogender.training.keep import Keeper
 from videogender.training.launch import TrainData, train
-from videogender.training.lessons import CloseUpLesson, guess_genders
+from videogender.training.lessons import CloseUpLesson
 from videogender.training.loss import second_stage_losses
 from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import sample_pixels
@@ -297,9 +299,7 @@ def test_groups_are_named_by_the_first_key_and_babies_have_no_gender(groups: Ima
 def test_groups_are_drawn_by_how_wrong_the_network_is_about_them(groups: ImageStore) -> None:
     faces = faces_of(groups)
     pools = CloseUpPools(groups, faces.select(slice(0, 0)))
-    settings = CloseUpSettings(
-        batch=20000, portrait_share=1.0, scene_share=0.0, none_share=0.0, propose_from=0.1
-    )
+    settings = CloseUpSettings(batch=20000, portrait_share=1.0, scene_share=0.0, none_share=0.0)
 
     def drawn() -> dict[tuple[int, int], float]:
         found = pools.draw(settings, generator())
@@ -333,7 +333,10 @@ def test_size_says_nothing_about_gender(store: ImageStore) -> None:
     box = torch.tensor([0.0, 0, 90, 100]).repeat(30, 1)
     box[15:] *= 0.2
     gender = torch.tensor([0] * 12 + [1] * 3 + [0] * 3 + [1] * 12)
-    table = replace(chosen, box=box, face=box, gender=gender, group=torch.zeros_like(gender))
+    table = replace(
+        chosen, box=box, face=box, gender=gender, male=gender.float(),
+        group=torch.zeros_like(gender),
+    )  # fmt: skip
     pools = pools_of(store)
     pools._scenes = table
     settings = CloseUpSettings(batch=8000, portrait_share=0, scene_share=0.5, none_share=0)
@@ -343,7 +346,9 @@ def test_size_says_nothing_about_gender(store: ImageStore) -> None:
     assert large.float().mean() == pytest.approx(0.5, abs=0.05)
     for some in (large, ~large):
         assert (taught.gender[some] == 0).float().mean() == pytest.approx(0.5, abs=0.04)
-    assert (drawn.select(slice(4000, 8000)).gender == -1).all(), "drawn as they come"
+    as_they_come = drawn.select(slice(4000, 8000))
+    assert (as_they_come.gender == -1).all()
+    assert as_they_come.male.isnan().all()
 
 
 @pytest.mark.slow  # two short trainings
@@ -351,18 +356,23 @@ def test_command_trains_it_beside_given_weights_and_goes_on(data: Path, tmp_path
     start = tmp_path / "first.safetensors"
     torch.manual_seed(0)
     checkpoints.save(Lite().eval(), start, {})
-    where = TrainData(scenes=[data / "scenes"], portraits=[data / "portraits"])
-    settings = TrainSettings(part="second-stage", steps=2, closeups=CloseUpSettings(batch=16))
+    scenes = shutil.copytree(data / "scenes", tmp_path / "scenes") / "faces.jsonl"
+    labelled = scenes.read_text()
+    scenes.write_text(labelled.replace('"gender": "male"', '"gender": null'))
+    where = TrainData(scenes=[scenes], portraits=[data / "portraits"])
+    closeups = CloseUpSettings(batch=16, guess_from=0.5)  # as it comes, a network is sure of little
+    settings = TrainSettings(part="second-stage", steps=2, closeups=closeups)
     with pytest.raises(ConfigError, match="--init"):
         train(where, settings, tmp_path / "none", device="cpu", processes=1)
+    said: list[str] = []
     weights = train(
-        where, settings, tmp_path / "run", device="cpu", processes=1, init=start, say=lambda _: None
+        where, settings, tmp_path / "run", device="cpu", processes=1, init=start, say=said.append
     )
-    longer = TrainSettings(part="second-stage", steps=3, closeups=CloseUpSettings(batch=16))
-    train(
-        where, longer, tmp_path / "run", device="cpu", processes=1, resume=True,
-        say=lambda _: None,
-    )  # fmt: skip
+    longer = replace(settings, steps=3)
+    train(where, longer, tmp_path / "run", device="cpu", processes=1, resume=True, say=said.append)
+    first_guess, second_guess = (line for line in said if "got a guess" in line)
+    assert not first_guess.startswith("0 faces")
+    assert first_guess == second_guess, "it goes on learning from what was guessed at the start"
     network, _ = checkpoints.load(weights)
     assert network.second_stage is not None
     first, _ = checkpoints.load(start)
@@ -541,7 +551,8 @@ def test_losses_ask_only_for_what_is_known(store: ImageStore) -> None:
     table = faces_of(store).select(torch.arange(6))
     unknown = Candidates(
         table.image, table.box, torch.full_like(table.face, math.nan),
-        torch.full_like(table.gender, -1), table.group, table.level, table.logit,
+        torch.full_like(table.gender, -1), torch.full_like(table.male, math.nan),
+        table.group, table.level, table.logit,
     )  # fmt: skip
     _, targets = plan_closeups(store, unknown, STILL, generator())
     torch.manual_seed(0)
@@ -571,7 +582,8 @@ def test_blends_are_of_both_faces_and_teach_gender_by_what_is_left_of_each(
     other = dict(zip(numbers.tolist(), numbers.roll(1).tolist(), strict=True))
     for k in (~alone).nonzero().squeeze(1).tolist():
         left = float(blends.share[k])
-        assert blends.other[k] == targets.gender[other[k]]
+        of_both = left * targets.male[k] + (1 - left) * targets.male[other[k]]
+        assert blends.male[k] == pytest.approx(float(of_both))
         assert mixed[k, 0, 0, 0] == pytest.approx(left * k + (1 - left) * other[k], rel=1e-5)
 
     torch.manual_seed(0)
@@ -580,9 +592,7 @@ def test_blends_are_of_both_faces_and_teach_gender_by_what_is_left_of_each(
     logs = opinion.gender.log_softmax(1)
     wanted = []
     for k in numbers.tolist():
-        truth = torch.zeros(2)
-        truth[blends.gender[k]] += blends.share[k]
-        truth[blends.other[k]] += 1 - blends.share[k]
+        truth = torch.stack([1 - blends.male[k], blends.male[k]])
         wanted.append(-(logs[k] * (0.9 * truth + 0.05)).sum())
     losses = second_stage_losses(opinion, blends, settings)
     torch.testing.assert_close(losses.gender, torch.stack(wanted).mean())
@@ -590,11 +600,14 @@ def test_blends_are_of_both_faces_and_teach_gender_by_what_is_left_of_each(
     torch.testing.assert_close(losses.face, face[alone].mean())
 
 
-def test_genders_are_guessed_in_scenes_where_the_network_is_sure(data: Path) -> None:
+def test_genders_are_guessed_in_scenes_where_the_network_is_sure(
+    data: Path, tmp_path: Path
+) -> None:
     store = ImageStore(read_entries(data / "scenes"), read_entries(data / "portraits"))
     true = store.gender.clone()
     in_scenes = torch.arange(len(true)) < store.first_face[len(store.scene_ids)]
     store.gender[::2] = -1
+    store.male[::2] = math.nan
 
     class BlueIsMale(SecondStage):
         """Sure of blue ovals, which are men, and in doubt about others."""
@@ -608,16 +621,25 @@ def test_genders_are_guessed_in_scenes_where_the_network_is_sure(data: Path) -> 
 
     settings = CloseUpSettings(guess_from=0.9, least_guessed_px=1)
     before = store.gender.clone()
-    guessed = guess_genders(store, BlueIsMale().eval(), settings)
+    look = BlueIsMale().eval()
+    guesses = Guesses.make(store, look, settings)
+    assert torch.equal(store.gender, before)
+    guesses.save(tmp_path / "guesses.safetensors")
+    guesses = Guesses.load(tmp_path / "guesses.safetensors")
+    guesses.put_into(store)
     changed = store.gender != before
-    assert changed.sum() == len(guessed) > 3
-    assert (guessed == 1).all()
+    assert changed.sum() == len(guesses.face) > 3
+    assert (guesses.gender == 1).all()
+    assert (store.male[changed] == 1).all()
     assert (true[changed] == 1).all()
     assert (before[changed] == -1).all()
     assert in_scenes[changed].all()
-    assert not len(guess_genders(store, BlueIsMale().eval(), settings)), "those left are in doubt"
-    store.gender[:] = -1
-    assert not len(guess_genders(store, BlueIsMale().eval(), CloseUpSettings(least_guessed_px=1e4)))
+    assert not len(Guesses.make(store, look, settings).face), "those left are in doubt"
+    store.male[:] = math.nan
+    assert not len(Guesses.make(store, look, CloseUpSettings(least_guessed_px=1e4)).face)
+    (tmp_path / "guesses.safetensors").write_bytes(b"cut short")
+    with pytest.raises(TrainingError, match=r"guesses\.safetensors: cannot be read"):
+        Guesses.load(tmp_path / "guesses.safetensors")
 
 
 def test_the_crops_proposal_is_a_square_in_its_middle() -> None:

@@ -84,6 +84,16 @@ def train(
             "labels have no such face, it counts neither way. Repeatable.",
         ),
     ] = None,
+    teach: Annotated[
+        list[Path] | None,
+        other(
+            "--teach",
+            panel=DATA,
+            metavar="JSONL",
+            help="How likely another network takes faces for female (a box and `female`, 0 to 1, a "
+            "face): --part second-stage learns from it beside the labels. Repeatable.",
+        ),
+    ] = None,
     val_scenes: Annotated[
         list[Path] | None,
         paths("--val-scenes", "Scenes to choose the best weights by. Repeatable."),
@@ -203,6 +213,7 @@ def train(
         "scenes": scenes,
         "portraits": portraits,
         "ignore_also": ignore_also,
+        "teach": teach,
         "val_scenes": val_scenes,
         "val_portraits": val_portraits,
     }

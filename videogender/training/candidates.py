@@ -33,6 +33,7 @@ class Candidates:
         box: float32 [N, 4], as proposed, xyxy in pixels of the stored image.
         face: float32 [N, 4], the face that it holds; NaN for none.
         gender: int64 [N], of that face; -1 unknown.
+        male: float32 [N], the chance of a male face that is to be taught; NaN unknown.
         group: int64 [N], of that face, as the store has it; 0 for none.
         level: int64 [N], the pyramid level at which it was seen when it was proposed.
         logit: float32 [N], log-odds of a face that the first stage gave it; NaN if it gave none.
@@ -42,6 +43,7 @@ class Candidates:
     box: Tensor
     face: Tensor
     gender: Tensor
+    male: Tensor
     group: Tensor
     level: Tensor
     logit: Tensor
@@ -88,8 +90,16 @@ def faces_of(store: ImageStore) -> Candidates:
     image = _image_of_faces(store)[faces]
     level = torch.zeros_like(image)
     unseen = torch.full((len(image),), math.nan, device=shown.device)
-    gender, group = store.gender[faces], store.group[faces]
-    return Candidates(image, shown, shown.clone(), gender, group, level, unseen)
+    return Candidates(
+        image,
+        shown,
+        shown.clone(),
+        store.gender[faces],
+        store.male[faces],
+        store.group[faces],
+        level,
+        unseen,
+    )
 
 
 def _image_of_faces(store: ImageStore) -> Tensor:
@@ -157,6 +167,7 @@ def _sorted_out(
     counts = ~store.ignore[mine] & (labelled[:, 3] - labelled[:, 1] >= LEAST_FACE_PX)
     face = torch.full((len(boxes), 4), math.nan)
     gender = torch.full((len(boxes),), -1, dtype=torch.long)
+    male = torch.full((len(boxes),), math.nan)
     group = torch.zeros_like(gender)
     best = torch.zeros(len(boxes))
     if len(labelled):
@@ -165,8 +176,9 @@ def _sorted_out(
         holds = (best >= HOLDS_FACE_IOU) & counts[which]
         face[holds] = labelled[which[holds]]
         gender[holds] = store.gender[mine][which[holds]]
+        male[holds] = store.male[mine][which[holds]]
         group[holds] = store.group[mine][which[holds]]
     kept = ~face[:, 0].isnan() | (best < HOLDS_NONE_IOU)
     image = torch.full((len(boxes),), index)
     levels = torch.full_like(image, level)
-    return Candidates(image, boxes, face, gender, group, levels, logits).select(kept)
+    return Candidates(image, boxes, face, gender, male, group, levels, logits).select(kept)

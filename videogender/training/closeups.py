@@ -29,7 +29,7 @@ class CloseUpTargets:
         has_box: bool [K], whether the face's box is to be learned.
         box: float32 [K, 4], the face, xyxy in pixels of the crop; only where there is one.
         gender: int64 [K], 0 female, 1 male, -1 unknown.
-        other: int64 [K], the gender of the face that is blended in; the same where there is none.
+        male: float32 [K], the chance of a male face that is to be learned; NaN unknown.
         share: float32 [K], how much of the first face is left in the blend; 1 where there is none.
         kind: int64 [K], two for each of the store's groups: the first of women, and of faces whose
             gender is unknown.
@@ -39,7 +39,7 @@ class CloseUpTargets:
     has_box: Tensor
     box: Tensor
     gender: Tensor
-    other: Tensor
+    male: Tensor
     share: Tensor
     kind: Tensor
 
@@ -62,7 +62,7 @@ class CloseUpPools:
     def __init__(self, store: ImageStore, proposals: Candidates) -> None:
         self.store = store
         faces = faces_of(store)
-        known = faces.gender >= 0
+        known = ~faces.male.isnan()
         is_scene = faces.image < len(store.scene_ids)
         self._wrong = torch.ones(len(store.groups) * 2, device=faces.image.device)
         self._portraits = faces.select(known & ~is_scene)
@@ -89,7 +89,13 @@ class CloseUpPools:
         rest = settings.batch - sum(len(part) for part in parts)
         others = self._faces.select(_drawn(len(self._faces), rest, self._face_weight, generator))
         # drawn as they come, with more men among the small: they teach no gender
-        parts.append(replace(others, gender=torch.full_like(others.gender, -1)))
+        parts.append(
+            replace(
+                others,
+                gender=torch.full_like(others.gender, -1),
+                male=torch.full_like(others.male, math.nan),
+            )
+        )
         return Candidates.joined(parts)
 
     def heed(self, kind: Tensor, loss: Tensor) -> None:
@@ -207,7 +213,7 @@ def plan_closeups(
     has_box = holds if settings.portrait_boxes else holds & (table.image < len(store.scene_ids))
     found = torch.cat([at - half, at + half], 1)
     return crops, CloseUpTargets(
-        holds, has_box, found, table.gender, table.gender, torch.ones_like(step), table.kind
+        holds, has_box, found, table.gender, table.male, torch.ones_like(step), table.kind
     )
 
 
@@ -225,7 +231,7 @@ def blended(
         share: how many of the faces with gender.
         generator: random numbers, on the same device.
     """
-    known = (targets.gender >= 0).nonzero().squeeze(1)
+    known = (~targets.male.isnan()).nonzero().squeeze(1)
     if len(known) < 2 or share <= 0:
         return images, targets
     draw = torch.rand(2, len(known), device=images.device, generator=generator)
@@ -234,12 +240,12 @@ def blended(
     second = known.roll(1)[chosen]  # the order of a batch is by pool, and within it by chance
     left = 0.5 + draw[1][chosen] / 2
     images[first] = torch.lerp(images[second], images[first], left[:, None, None, None])
-    other, share_left, has_box = (
-        targets.other.clone(),
+    male, share_left, has_box = (
+        targets.male.clone(),
         targets.share.clone(),
         targets.has_box.clone(),
     )
-    other[first] = targets.gender[second]
+    male[first] = torch.lerp(targets.male[second], targets.male[first], left)
     share_left[first] = left
     has_box[first] = False
-    return images, replace(targets, other=other, share=share_left, has_box=has_box)
+    return images, replace(targets, male=male, share=share_left, has_box=has_box)

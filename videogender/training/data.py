@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from videogender.dataset import Entry, box_problem, read_lines, read_rgb
+from videogender.dataset import Entry, read_rgb
 from videogender.errors import TrainingError
-from videogender.network.boxes import iou_matrix
 from videogender.network.heads import FEMALE, MALE
 
 UNKNOWN_GENDER = -1
 GENDER_INDEX = {"female": FEMALE, "male": MALE}
 PYRAMID_LEVELS = 4  # full size to an eighth: sampling hardly ever skips a pixel
 
-__all__ = ["GENDER_INDEX", "PYRAMID_LEVELS", "UNKNOWN_GENDER", "ImageStore", "add_ignored"]
+__all__ = ["GENDER_INDEX", "PYRAMID_LEVELS", "UNKNOWN_GENDER", "ImageStore"]
 
 
 class ImageStore:
@@ -34,13 +33,16 @@ class ImageStore:
         threads: decoders at work.
         least_age: the gender of faces whose `age` is less counts as unknown.
         group_by: keys by which faces are grouped: the first of them that a face has.
+        label_share: how much a label counts beside another network's word, a face's `female`.
 
     Attributes:
         pixels: uint8 [bytes], every image at every pyramid level, HWC **BGR**, end to end.
         offset: int64 [I, L], where image i begins at pyramid level l.
         size_wh: int64 [I, L, 2], its width and height there.
         boxes: float32 [F, 4], xyxy in pixels of level 0; faces of image i stand together.
-        gender: int64 [F], 0 female, 1 male, -1 unknown.
+        gender: int64 [F], 0 female, 1 male, -1 unknown; where no label tells, what is likelier.
+        male: float32 [F], the chance of a male face that is to be taught: 0 or 1 by the label, less
+            sure where another network had a word; NaN unknown.
         group: int64 [F], of `groups`.
         groups: names of the groups, such as `skin V`; the first is of faces that have no such key.
         ignore: bool [F], faces that count neither way.
@@ -60,6 +62,7 @@ class ImageStore:
         *,
         least_age: float = 0.0,
         group_by: Sequence[str] = (),
+        label_share: float = 0.5,
     ) -> None:
         entries = [*scenes, *portraits]
         faces = [f for e in entries for f in e.faces]
@@ -76,7 +79,11 @@ class ImageStore:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(self._decode, range(len(entries)), entries))
         self.boxes = torch.tensor([f["box"] for f in faces], dtype=torch.float32)
-        self.gender = torch.tensor([_gender(f, least_age) for f in faces])
+        self.male = torch.tensor([_male(f, least_age, label_share) for f in faces])
+        labelled = torch.tensor([_gender(f, least_age) for f in faces])
+        likelier = torch.where(self.male >= 0.5, MALE, FEMALE)
+        unknown = (labelled == UNKNOWN_GENDER) & ~self.male.isnan()
+        self.gender = torch.where(unknown, likelier, labelled)
         names = [_group(f, group_by) for f in faces]
         self.groups = ["", *sorted(set(names) - {""})]
         number = {name: index for index, name in enumerate(self.groups)}
@@ -120,63 +127,24 @@ class ImageStore:
 
 
 def _gender(face: Mapping[str, Any], least_age: float) -> int:
-    age = face.get("age")
-    if isinstance(age, (int, float)) and age < least_age:
+    if _is_younger(face, least_age):
         return UNKNOWN_GENDER
     return GENDER_INDEX.get(face.get("gender") or "", UNKNOWN_GENDER)
 
 
+def _is_younger(face: Mapping[str, Any], age: float) -> bool:
+    known = face.get("age")
+    return isinstance(known, (int, float)) and known < age
+
+
+def _male(face: Mapping[str, Any], least_age: float, label_share: float) -> float:
+    gender, female = _gender(face, least_age), face.get("female")
+    if female is None or _is_younger(face, least_age):
+        return math.nan if gender == UNKNOWN_GENDER else float(gender == MALE)
+    if gender == UNKNOWN_GENDER:
+        return 1.0 - float(female)
+    return label_share * (gender == MALE) + (1 - label_share) * (1.0 - float(female))
+
+
 def _group(face: Mapping[str, Any], keys: Sequence[str]) -> str:
     return next((f"{key} {face[key]}" for key in keys if face.get(key) is not None), "")
-
-
-def add_ignored(
-    entries: Sequence[Entry], path: str | Path, least_score: float = 0.6, most_iou: float = 0.2
-) -> int:
-    """Mark faces that another detector sees and the labels miss as `ignore`.
-
-    Args:
-        entries: the data, changed in place.
-        path: JSON Lines of `{"image", "faces": [{"box", "score"}]}`; images by their paths from
-            this file, or else by their names.
-        least_score: weaker marks are not used.
-        most_iou: a mark that overlaps a labelled face more than this is that face.
-
-    Returns:
-        How many faces were marked.
-
-    Raises:
-        TrainingError: if the file cannot be read, a line is not as it should be, or it is about
-            none of these images.
-    """
-    path = Path(path)
-    marks: dict[Path, list[dict[str, Any]]] = {}
-    for where, item in read_lines(path):
-        image, faces = item.get("image"), item.get("faces")
-        if not isinstance(image, str) or not isinstance(faces, list):
-            raise TrainingError(f"{where}: expected `image` and a list of `faces`")
-        for face in faces:
-            if problem := box_problem(face):
-                raise TrainingError(f"{where}: {problem}")
-            if not isinstance(face.get("score"), (int, float)):
-                raise TrainingError(f"{where}: a mark needs a `score`, got {face.get('score')!r}")
-        marks[path.parent / image] = marks[Path(Path(image).name)] = faces
-    added = matched = 0
-    for entry in entries:
-        found = marks.get(entry.path, marks.get(Path(entry.path.name)))
-        if found is None:
-            continue
-        matched += 1
-        seen = [f for f in found if f["score"] >= least_score]
-        if not seen:
-            continue
-        boxes = torch.tensor([f["box"] for f in seen], dtype=torch.float32)
-        known = torch.tensor([f["box"] for f in entry.faces], dtype=torch.float32).reshape(-1, 4)
-        new = (iou_matrix(boxes, known) <= most_iou).all(1).tolist()
-        entry.faces.extend(
-            {"box": f["box"], "ignore": True} for f, is_new in zip(seen, new, strict=True) if is_new
-        )
-        added += sum(new)
-    if not matched:
-        raise TrainingError(f"{path}: names none of the training scenes, so it marks nothing")
-    return added

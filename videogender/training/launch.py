@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from videogender.config import DetectSettings
 from videogender.cores import cores
 from videogender.dataset import FILE_NAME, Entry, read_entries
-from videogender.detector import Detector
+from videogender.detector import PROPOSED_FROM, Detector
 from videogender.devices import choose_device
 from videogender.errors import ConfigError, DeviceError, TrainingError
 from videogender.evaluation.validation import Validation, ValidationData
@@ -34,10 +34,12 @@ from videogender.network.lite import Lite
 from videogender.network.second_stage import SecondStage
 from videogender.training.candidates import Candidates, proposals_of
 from videogender.training.closeups import CloseUpPools
-from videogender.training.data import ImageStore, add_ignored
+from videogender.training.data import ImageStore
 from videogender.training.engine import Progress, Trainer
+from videogender.training.guesses import Guesses
 from videogender.training.keep import Keeper
-from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson, guess_genders
+from videogender.training.lessons import AnchorLesson, CloseUpLesson, Lesson
+from videogender.training.marks import add_chances, add_ignored
 from videogender.training.metrics import MetricsLog
 from videogender.training.run_folder import RunFolder
 from videogender.training.settings import TrainSettings, flat
@@ -59,19 +61,21 @@ class TrainData:
     Attributes:
         scenes: pictures in which faces have many sizes.
         portraits: pictures of about one face each.
-        ignore_also: another detector's marks in the scenes, see `data.add_ignored`.
+        ignore_also: another detector's marks in the scenes, see `marks.add_ignored`.
+        teach: another network's word on gender, see `marks.add_chances`; close-ups learn from it.
         val_scenes, val_portraits: nothing is learned from these.
     """
 
     scenes: Sequence[Path] = ()
     portraits: Sequence[Path] = ()
     ignore_also: Sequence[Path] = ()
+    teach: Sequence[Path] = ()
     val_scenes: Sequence[Path] = ()
     val_portraits: Sequence[Path] = ()
 
     def as_lists(self) -> dict[str, list[str]]:
         """Return the absolute paths, as JSON holds them."""
-        names = ("scenes", "portraits", "ignore_also", "val_scenes", "val_portraits")
+        names = ("scenes", "portraits", "ignore_also", "teach", "val_scenes", "val_portraits")
         return {n: [str(Path(p).resolve()) for p in getattr(self, n)] for n in names}
 
 
@@ -141,22 +145,30 @@ def train(
         threads=cores(),
         least_age=settings.least_age,
         group_by=settings.closeups.group_by,
+        label_share=settings.closeups.label_share,
     )
     tell(
         f"{len(store):,} images, {store.pixels.numel() / 1e9:.1f} GB of pixels, "
         f"{len(store.boxes):,} faces, {int((store.gender >= 0).sum()):,} with gender"
     )
-    proposals = None
+    proposals = guesses = None
     if settings.part == "second-stage":
-        if network.second_stage is not None and settings.closeups.guess_from < 1:
-            guessed = guess_genders(store, network.second_stage.eval(), settings.closeups)
-            women = int((guessed == FEMALE).sum())
-            tell(f"{len(guessed):,} faces without a gender got a guess, {women:,} of them female")
+        assert network.second_stage is not None
+        if resume:
+            guesses = Guesses.load(folder.guesses) if folder.guesses.exists() else None
+        elif init and settings.closeups.guess_from < 1:
+            guesses = Guesses.make(store, network.second_stage.eval(), settings.closeups)
+        if guesses is not None:
+            guesses.put_into(store)
+            count, women = len(guesses.face), int((guesses.gender == FEMALE).sum())
+            tell(f"{count:,} faces without a gender got a guess, {women:,} of them female")
         proposals = _proposals(network, store, settings, tell).to(chosen)
     store = store.to(chosen)
     if first and not resume:
         how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
         folder.begin({**record, **how, "summary": facts}, force=force)
+        if guesses is not None:
+            guesses.save(folder.guesses)
     elif first:
         folder.amend(record["settings"])
     facts = {key: json.dumps(value) for key, value in facts.items()}
@@ -338,6 +350,9 @@ def _entries(
         count = add_ignored(groups["scenes"], path)
         say(f"{path}: {count:,} unlabelled faces will be ignored")
         ignored += count
+    for path in data.teach:
+        count = add_chances([*groups["scenes"], *groups["portraits"]], path)
+        say(f"{path}: tells of {count:,} faces how likely they are female")
     return groups["scenes"], groups["portraits"], {"data": sets, "also_ignored": ignored}
 
 
@@ -389,9 +404,7 @@ def _proposals(
     first = Lite(gender=False)
     wanted = first.state_dict()
     first.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
-    detector = Detector(
-        first, DetectSettings(face_threshold=settings.closeups.propose_from, long_side=0)
-    )
+    detector = Detector(first, DetectSettings(face_threshold=PROPOSED_FROM, long_side=0))
 
     def propose(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         [faces] = detector([picture])

@@ -16,7 +16,7 @@ from videogender.evaluation.mixing import fit_logistic
 from videogender.network.heads import AnchorNetwork
 from videogender.network.second_stage import SecondOpinion, SecondStage
 from videogender.training.augment import augment, hide_surroundings
-from videogender.training.candidates import Candidates, faces_of, seen_faces
+from videogender.training.candidates import Candidates
 from videogender.training.closeups import CloseUpPools, CloseUpTargets, blended, plan_closeups
 from videogender.training.crops import Targets, plan_crops
 from videogender.training.data import ImageStore
@@ -28,7 +28,7 @@ from videogender.training.settings import CloseUpSettings, TrainSettings
 PROPOSALS_TO_SETTLE = 2048
 TOGETHER = 256
 
-__all__ = ["AnchorLesson", "CloseUpLesson", "Lesson", "guess_genders", "prepare_batch"]
+__all__ = ["AnchorLesson", "CloseUpLesson", "Lesson", "ask", "prepare_batch"]
 
 
 class Lesson(Protocol):
@@ -124,44 +124,14 @@ class CloseUpLesson:
         generator = torch.Generator(pools.store.boxes.device).manual_seed(self._settings.seed)
         table = pools.some_proposed(PROPOSALS_TO_SETTLE, generator)
         if len(table):
-            second = _asked(look, pools.store, table, generator).face
+            second = ask(look, pools.store, table, generator).face
             look.face_mix.copy_(
                 fit_logistic(torch.stack([table.logit, second], 1), table.holds_face)
             )
 
 
 @torch.no_grad()
-def guess_genders(store: ImageStore, look: SecondStage, settings: CloseUpSettings) -> Tensor:
-    """Give faces in scenes whose gender nobody noted the one that a second stage is sure of.
-
-    A network that learns from its own guesses on close-ups that are distorted gets better than the
-    one that guessed (arXiv 1911.04252), and most faces of the scenes have no gender.
-
-    Args:
-        store: the pictures; its genders are filled in.
-        look: a trained second stage, in evaluation mode.
-        settings: of how large faces, and how sure it has to be.
-
-    Returns:
-        The genders that were guessed, int64 [N].
-    """
-    faces, which = faces_of(store), seen_faces(store)
-    side = (faces.box[:, 2:] - faces.box[:, :2]).amax(1)
-    asked_for = (faces.gender < 0) & (faces.image < len(store.scene_ids))
-    asked_for &= side >= settings.least_guessed_px
-    faces, which = faces.select(asked_for), which[asked_for]
-    if not len(faces):
-        return faces.gender
-    generator = torch.Generator(store.boxes.device).manual_seed(0)
-    # each of the two draws shows half of the faces mirrored
-    logits = torch.stack([_asked(look, store, faces, generator).gender for _ in range(2)]).mean(0)
-    chance, gender = logits.softmax(1).max(1)
-    sure = chance >= settings.guess_from
-    store.gender[which[sure]] = gender[sure]
-    return gender[sure]
-
-
-def _asked(
+def ask(
     look: SecondStage, store: ImageStore, table: Candidates, generator: torch.Generator
 ) -> SecondOpinion:
     """Return what a second stage says of candidates as they come: in the middle, undistorted."""

@@ -101,15 +101,15 @@ def second_stage_losses(
     boxed = targets.has_box
     found = refined_boxes(opinion.deltas[boxed].float(), proposal_in_crop(opinion.deltas)[boxed])
     box_loss = ciou_loss(found, targets.box[boxed]).sum() / boxed.sum().clamp(min=1)
-    known = targets.gender >= 0
-    answers = opinion.gender[known].float()
-    share = targets.share[known]
-    gender_loss = opinion.gender.sum() * 0.0
-    for gender, part in ((targets.gender, share), (targets.other, 1 - share)):
-        each = F.cross_entropy(
-            answers, gender[known], reduction="none", label_smoothing=settings.gender_smoothing
-        )
-        gender_loss = gender_loss + (each * part).sum() / known.sum().clamp(min=1)
+    known = ~targets.male.isnan()
+    male = targets.male[known]
+    each = F.cross_entropy(
+        opinion.gender[known].float(),
+        torch.stack([1 - male, male], 1),
+        reduction="none",
+        label_smoothing=settings.gender_smoothing,
+    )
+    gender_loss = each.sum() / known.sum().clamp(min=1)
     total = face_loss + settings.box * box_loss + settings.gender * gender_loss
     return Losses(total, face_loss.detach(), box_loss.detach(), gender_loss.detach())
 

@@ -1,6 +1,7 @@
 """What a training run leaves behind, and whether another may write there.
 
 run.json           settings, data and summary, written at the start
+guesses.safetensors   genders that the second stage guessed, see `guesses`
 metrics.jsonl      a line now and then: means of the losses, or a validation
 last.pt            everything needed to go on
 last.safetensors   the averaged weights at that step
@@ -21,7 +22,7 @@ from videogender.training.settings import differences
 FORMAT = 1
 # a run may be made longer or shorter, and looked at more or less often
 MAY_CHANGE = ("minutes", "steps", "checkpoint_minutes", "validate_minutes")
-LEARNED_FROM = ("scenes", "portraits", "ignore_also")
+LEARNED_FROM = ("scenes", "portraits", "ignore_also", "teach")
 
 __all__ = ["RunFolder"]
 
@@ -37,6 +38,7 @@ class RunFolder:
         self.path = path
         self.record = path / "run.json"
         self.metrics = path / "metrics.jsonl"
+        self.guesses = path / "guesses.safetensors"
         self.checkpoint = path / "last.pt"
         self.last = path / "last.safetensors"
         self.best = path / "best.safetensors"
@@ -51,7 +53,10 @@ class RunFolder:
         Raises:
             OutputError: if the folder holds a run, or cannot be written.
         """
-        files = (self.record, self.metrics, self.checkpoint, self.last, self.best)
+        files = (
+            *(self.record, self.metrics, self.guesses),
+            *(self.checkpoint, self.last, self.best),
+        )
         there = [file for file in files if file.exists()]
         if there and not force:
             raise OutputError(

@@ -72,20 +72,17 @@ class CloseUpSettings:
     """How close-ups are drawn when the second stage is trained."""
 
     batch: int = _setting(160, "close-ups a step and process", least=4, most=65536)
-    portrait_share: float = _setting(0.27, "of them, portraits with gender", least=0, most=1)
+    portrait_share: float = _setting(0.36, "of them, portraits with gender", least=0, most=1)
     scene_share: float = _setting(
-        0.2, "faces of scenes with gender, both genders as often", least=0, most=1
+        0.3, "faces of scenes with gender, both genders as often", least=0, most=1
     )
     none_share: float = _setting(
-        0.25, "boxes that hold no face; the rest are proposals that do", least=0, most=1
+        0.18, "boxes that hold no face; the rest are proposals that do", least=0, most=1
     )
     group_by: tuple[str, ...] = _setting(
         ("race", "skin"),
         "keys of a face; groups by the first it has, and by gender, are drawn by how wrong it "
         "still is about them",
-    )
-    propose_from: float = _setting(
-        0.1, "least face score of what the first stage proposes", least=0, most=1
     )
     shift: float = _setting(
         0.09, "standard deviation of a crop's shift, in sides of the face", least=0, most=1
@@ -108,8 +105,11 @@ class CloseUpSettings:
         most=1,
     )
     least_guessed_px: float = _setting(16.0, "longer side of those", least=1)
+    label_share: float = _setting(
+        0.5, "how much a label counts beside the word of --teach", least=0, most=1
+    )
     coarse_share: float = _setting(
-        0.5, "share that is read from a shrunk picture, as small faces are", least=0, most=1
+        0.4, "share that is read from a shrunk picture, as small faces are", least=0, most=1
     )
     least_seen_px: float = _setting(10.0, "longer side of a face in those", least=1)
     portrait_boxes: bool = _setting(
