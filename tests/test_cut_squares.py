@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import videogender.squares
-from videogender.squares import cut_squares
+from videogender.squares import binned, cut_squares
 
 SIDE = 20
 
@@ -72,3 +72,24 @@ def test_views_that_run_backwards_are_cut_as_they_read(way: str) -> None:
         cut_squares([turned], squares, SIDE, fill),
         cut_squares([np.ascontiguousarray(turned)], squares, SIDE, fill),
     )
+
+
+@pytest.mark.parametrize("px", [1, 2, 3, 4, 5, 6])
+def test_a_plane_shrinks_to_the_means_of_whole_squares(px: int) -> None:
+    if videogender.squares.opencv() is None:
+        pytest.skip("OpenCV does not load here")
+    plane = np.random.default_rng(px).integers(0, 256, (12 * px, 16 * px)).astype(np.uint8)
+    wanted = plane.reshape(12, px, 16, px).mean((1, 3))
+    found = binned(plane, 16, 12)
+    assert found.shape == (12, 16)
+    assert np.abs(found - wanted).max() <= 1.1  # rounded at each halving
+
+
+def test_a_plane_of_which_no_whole_squares_fit_shrinks_without_shift() -> None:
+    if videogender.squares.opencv() is None:
+        pytest.skip("OpenCV does not load here")
+    plane = waves(120, 180, 1)[..., 0]
+    found = binned(plane, 50, 40)
+    x, y = (np.arange(50) + 0.5) * 3.6 - 0.5, (np.arange(40) + 0.5) * 3 - 0.5
+    wanted = 128 + 100 * np.sin((x[None, :] + 2 * y[:, None]) / 31)
+    assert np.abs(found - wanted).mean() < 1.5

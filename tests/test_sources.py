@@ -191,6 +191,35 @@ def test_squares_have_the_colours_of_the_whole(
     assert np.abs((square - whole[6:46, 4:44]).mean((0, 1))).max() < 2
 
 
+@pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (1, True)])
+def test_pictures_shrunk_with_opencv_look_as_swscale_has_them(
+    monkeypatch: pytest.MonkeyPatch, matrix: int, full: bool
+) -> None:
+    frame = av.VideoFrame(192, 144, "yuvj420p" if full else "yuv420p")
+    frame.colorspace = matrix
+    for number, plane in enumerate(frame.planes):
+        rows, columns = np.mgrid[: plane.height, : plane.width]
+        ramp = 60 + 0.5 * rows + 0.4 * columns if number == 0 else 90 + 40 * number + 0.3 * rows
+        samples_of(plane)[:] = ramp
+    picture = DecodedPicture(
+        frame, size_wh=(192, 144), pts=0, time_base=Fraction(1, 25), scalers=Scalers()
+    )
+    picture._orientation = Orientation(mirror_x=True)
+    for size_wh in ((96, 72), (64, 48), (48, 36)):
+        assert picture._binned_rgb(*size_wh) is not None
+        quick = picture.to_rgb(size_wh).astype(int)
+        with monkeypatch.context() as patch:
+            patch.setattr("videogender.sources.picture.opencv", lambda: None)
+            assert picture._binned_rgb(*size_wh) is None
+            slow = picture.to_rgb(size_wh).astype(int)
+        # swscale rounds down; a wrong matrix or range is off by ten and more
+        assert quick.shape == slow.shape
+        assert np.abs(quick - slow)[:, 2:-2].max() <= 6
+        assert np.abs((quick - slow).mean((0, 1))).max() < 3
+    assert picture._binned_rgb(100, 75) is None, "no whole squares"
+    assert picture._binned_rgb(192, 144) is None
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_chroma_of_squares_lies_where_luma_does(mirrored: bool) -> None:
     """Of an odd picture, the last column has a chroma sample of its own; mirrored, the first."""

@@ -1,4 +1,4 @@
-"""Cuts squares out of arrays of samples and scales them, area-aware, to one size."""
+"""Shrinks arrays of samples, and cuts squares out of them, always area-aware."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_SHRUNK = 8  # of squares that are larger than so many results, samples are 
 # Larger ones are halved first, as the pictures were whose close-ups the networks learned from.
 HALVED_FROM = 1.6
 
-__all__ = ["cut_squares"]
+__all__ = ["binned", "cut_squares"]
 
 
 def cut_squares(
@@ -81,3 +81,29 @@ def _scaled_by_torch(square: NDArray[np.uint8], side_px: int) -> NDArray[np.uint
     whole = interpolate(whole, (side_px, side_px), mode="bilinear", antialias=True)
     scaled: NDArray[np.uint8] = whole[0].permute(1, 2, 0).numpy()
     return scaled
+
+
+def binned(plane: NDArray[np.uint8], wide: int, high: int) -> NDArray[np.uint8]:
+    """Shrink a plane of samples with OpenCV, which has to load.
+
+    Args:
+        plane: uint8 [H, W].
+        wide, high: size of the result, not larger.
+
+    Returns:
+        uint8 [high, wide]: means of squares where whole ones fit, else halved as often as that
+        goes and then read in between samples.
+    """
+    cv2 = opencv()
+    assert cv2 is not None
+    while plane.shape != (high, wide):
+        px = plane.shape[1] // wide
+        fits = plane.shape == (px * high, px * wide)
+        if fits and px % 2:  # OpenCV is slow at other areas than 2 x 2
+            plane = cv2.blur(plane, (px, px))[px // 2 :: px, px // 2 :: px]
+        elif fits or plane.shape[1] > HALVED_FROM * wide:
+            half = plane.shape[1] // 2, plane.shape[0] // 2
+            plane = cv2.resize(plane, half, interpolation=cv2.INTER_AREA)
+        else:
+            plane = cv2.resize(plane, (wide, high), interpolation=cv2.INTER_LINEAR)
+    return plane

@@ -16,7 +16,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from videogender.frames import MEAN_RGB, RgbPicture
-from videogender.squares import cut_squares
+from videogender.opencv import opencv
+from videogender.squares import binned, cut_squares
 
 __all__ = [
     "DecodedPicture",
@@ -229,6 +230,9 @@ class DecodedPicture:
             size_wh: (width, height) to scale to, upright; None keeps the size.
         """
         stored_w, stored_h = self._orientation.size_wh(*(size_wh or (self.width, self.height)))
+        quick = self._binned_rgb(stored_w, stored_h)
+        if quick is not None:
+            return np.ascontiguousarray(self._orientation.turn(quick))
         matrix = None if self._frame.format.is_rgb else _SWSCALE_MATRICES[self.matrix]
         with self._converting:
             rgb = self._scalers.rgb.reformat(
@@ -240,6 +244,27 @@ class DecodedPicture:
                 dst_colorspace=matrix,
             )
         return np.ascontiguousarray(self._orientation.turn(samples_of(rgb.planes[0], 3)))
+
+    def _binned_rgb(self, wide: int, high: int) -> NDArray[np.uint8] | None:
+        """Return stored pixels as RGB, each the mean of a square of the decoded ones.
+
+        None where squares of whole pixels do not fit, or OpenCV does not load: swscale does all
+        that, in seven times the time for half the size.
+        """
+        frame = self._frame
+        bin_px = self._stored_wh[0] // max(1, wide)
+        if (
+            bin_px < 2
+            or (wide * bin_px, high * bin_px) != (frame.width, frame.height)
+            or frame.format.name not in _PLANAR
+            or (cv2 := opencv()) is None
+        ):
+            return None
+        with self._converting:  # the tags are those of the frame
+            to_rgb = rgb_of_yuv(self.matrix, full_range=self.full_range)
+        planes = [binned(samples_of(plane), wide, high) for plane in frame.planes]
+        rgb: NDArray[np.uint8] = cv2.transform(cv2.merge(planes), to_rgb)
+        return rgb
 
     def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
         """Return the luma of some pixels; see `videogender.frames.Picture.brightness`."""
