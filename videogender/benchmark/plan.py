@@ -153,7 +153,7 @@ def _frame(plan: Plan, clip: Path) -> FrameCost:
     return FrameCost(
         size_wh=tuple(facts["size_wh"]),
         batch=facts["batch"],
-        scale_ms=Spread.of(facts["scale_ms"]),
+        scale_ms=over_all("scale_ms"),
         before_ms=over_all("before_ms"),
         network_ms=over_all("network_ms"),
         second_ms=over_all("second_ms"),

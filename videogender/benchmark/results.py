@@ -140,8 +140,8 @@ class FrameCost:
         after_ms: thresholds, boxes, suppression; without the next two.
         cut_ms: faces cut out for the second stage, and its answers put in their places.
         gender_ms: the gender heads, at the anchors of faces.
-        around_to_network: all of the detector's time but that of the networks (both stages and the
-            gender heads), divided by it: the median over batches.
+        around_to_network: all of this but the networks (both stages and the gender heads), scaling
+            too, divided by them: the median over batches.
     """
 
     size_wh: tuple[int, int]

@@ -177,7 +177,7 @@ class _Video:
         A part is followed when it has come whole and those before it were.
         """
         seen: dict[int, list[Glance]] = {number: [] for number in range(len(self._parts))}
-        complete: set[int] = set()
+        complete: dict[int, Looked] = {}
         rows, scale, last = [0], 1.0, None
 
         def take(number: int, message: Message) -> None:
@@ -191,17 +191,18 @@ class _Video:
                     seen[number] += glances
                 case Looked(found):
                     scale = found
-                    complete.add(number)
+                    complete[number] = message
                     follow()
                 case Restarted():
                     seen[number].clear()
-                    complete.discard(number)
+                    complete.pop(number, None)
 
         def follow() -> None:
             nonlocal last
             while (turn := len(rows) - 1) in complete:
-                complete.remove(turn)
-                glances = seen.pop(turn)
+                part, glances = complete.pop(turn), seen.pop(turn)
+                if glances:
+                    glances[0].small, glances[-1].small = part.first, part.last
                 if not glances or (last is not None and glances[0].index != last.index + 1):
                     raise SourceError(f"{self._task.job.source}: parts do not meet")
                 if last is not None:

@@ -7,6 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from videogender.config import Settings
 from videogender.outputs import DataOutputs
 from videogender.progress import DetectorFacts, Summary
@@ -176,19 +179,23 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of the next frames of a part."""
+    """What was seen of the next frames of a part, without thumbnails."""
 
     glances: list[Glance]
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A part has been looked at; the last glance has its thumbnail, as the first has.
+    """A part has been looked at.
 
-    `network_scale` is that of `videogender.passes.Looks`.
+    Attributes:
+        network_scale: that of `videogender.passes.Looks`.
+        first, last: the thumbnails of its outer frames, which its neighbours need.
     """
 
     network_scale: float
+    first: NDArray[np.float32] | None
+    last: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,17 +147,12 @@ def _look_at(
         looks = Looks(source, detector, follow_of(settings))
         first = last = None
         for glances in looks.start(stack.enter_context(Pipeline())):
-            first = first or glances[0]
-            if last is not None:
-                send(Seen([last]))
             for glance in glances:
                 news.look(len(glance.faces) if glance.faces is not None else 0)
-                if last is not None and last is not first:
-                    last.small = None  # of inner frames nobody needs it any more
-                last = glance
-            send(Seen(glances[:-1]))
-        send(Seen([last] if last is not None else []))
-        send(Looked(looks.network_scale))
+                last, glance.small = glance.small, None
+                first = last if first is None else first
+            send(Seen(glances))
+        send(Looked(looks.network_scale, first, last))
     return Summary(str(task.job.source), warnings=tuple(source.warnings))
 
 
