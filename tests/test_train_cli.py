@@ -163,6 +163,7 @@ def test_finished_run_is_guarded(
         (["--steps", "3", "--config", "none.yaml"], 2, "none.yaml: cannot read this file"),
         (["--steps", "3", "--scenes", "none"], 7, "none: no such data file"),
         (["--steps", "3", "--scenes", "none", "--device", "mps"], 6, "mps"),
+        (["--steps", "3", "--scenes", "none", "--teach", "none"], 2, "--teach: anchors learn from"),
         (["--resume"], 2, "either --minutes or --steps"),
         (["--resume", "--steps", "3", "--scenes", "none"], 7, "no checkpoint to resume from"),
     ],

@@ -133,6 +133,8 @@ def train(
     if resume:
         for change in folder.check_same(record):
             tell(f"going on with {change} as before")
+    if data.teach and settings.part != "second-stage":
+        raise ConfigError("--teach: anchors learn from labels alone; it is for --part second-stage")
     scenes, portraits, facts = _entries(data, tell)
     validation = ValidationData(
         [e for path in data.val_scenes for e in read_entries(path)],
