@@ -15,7 +15,7 @@ from videogender.config import DetectSettings
 from videogender.detector import Detector
 from videogender.exporting import ASKED_A_LEVEL, Standalone
 from videogender.network import checkpoints
-from videogender.network.boxes import decode, nms
+from videogender.network.boxes import decode, iou_matrix, nms
 from videogender.network.heads import FEMALE, MALE
 from videogender.network.lite import Lite
 from videogender.network.second_stage import SIDE_PX, SecondStage
@@ -84,6 +84,35 @@ def test_an_exported_file_finds_the_faces_of_the_sample(
     assert main(["export", str(path)]) == 4  # it exists
 
 
+@pytest.mark.slow  # PyTorch's exporter takes half a minute
+def test_an_exported_file_in_integers_finds_the_same_faces(
+    detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "lite.onnx"
+    assert main(["export", str(path), "--precision", "int8"]) == 0
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["precision"] == "int8"
+    stored = [t for t in onnx.load(path).graph.initializer if len(t.dims) == 4]
+    in_bytes = [t for t in stored if t.data_type == onnx.TensorProto.INT8]
+    assert len(in_bytes) >= 20, "weights of the convolutions lie in the file as integers"
+    with open_source("samples/clip.mp4") as source:
+        rgb = next(iter(source)).picture.to_rgb((640, 352))
+    image = rgb.transpose(2, 0, 1)[None].astype(np.float32)
+    boxes, scores, _ = (torch.from_numpy(o)[0] for o in session.run(None, {"image": image}))
+    likely = scores > 0.5
+    order = scores[likely].argsort(descending=True)
+    keep, _ = nms(boxes[likely][order], 0.4)
+    ours = detector([rgb])[0]
+    sure = int((ours.scores > 0.6).sum())
+    assert sure > 0
+    found = boxes[likely][order][keep][:sure]
+    best = iou_matrix(found, torch.from_numpy(ours.boxes[:sure])).amax(0)
+    assert (best > 0.85).all()
+
+
 @pytest.mark.slow  # PyTorch's exporter again
 def test_an_exported_second_stage_judges_close_ups_as_the_detector_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -126,7 +155,23 @@ def test_weights_without_a_second_stage_have_none_to_export(
     out = tmp_path / "a.onnx"
     assert main(["export", str(out), "--stage", "second", "--weights", str(weights)]) == 5
     assert "no second stage" in capsys.readouterr().err
+    assert main(["export", str(out), "--precision", "int8", "--weights", str(weights)]) == 5
+    assert "do not know their ranges" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.onnx", "--precision", "fp16"], "--precision should be fp32 or int8, got 'fp16'"),
+        (["a.xml", "--precision", "int8"], "--precision int8 is for ONNX files"),
+    ],
+)
+def test_precisions_that_are_not_to_be_had(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow  # OpenVINO's converter takes some seconds

@@ -29,6 +29,7 @@ from videogender.network.quantized import (
     quantize,
     weight_levels,
 )
+from videogender.network.rounded import RoundedConv, rounded_copy, rounded_pixels
 from videogender.network.s3fd import S3FD
 from videogender.weights_store import resolve
 
@@ -157,6 +158,40 @@ def test_the_second_stage_answers_nearly_as_before(shipped: AnchorNetwork) -> No
         found = made[1](squares.permute(0, 2, 3, 1).contiguous())
     for theirs, ours in zip(wanted, found, strict=True):
         assert (ours - theirs).abs().mean() < 0.12 * theirs.std()
+
+
+def test_a_rounded_convolution_is_the_one_in_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports round in floating point what the integers here round; seven bits for weights."""
+    monkeypatch.setattr(quantized, "weight_levels", lambda: REDUCED)
+    x, other = levels(2, 8, 9, 7), levels(2, 16, 5, 4, scale=0.03, seed=1)
+    weight, bias = conv()
+    for stride, seen in ((1, (-1.0, 3.0)), (2, (0.0, 2.0)), (1, None)):
+        shape = {"stride": (stride, stride), "relu": seen is not None, "seen": seen}
+        integers, floats = QuantizedConv(weight, bias, **shape), RoundedConv(weight, bias, **shape)
+        wanted = integers.answer(x) if seen is None else integers(x).decoded(torch.float32)
+        found = floats(x.decoded(torch.float32))
+        step = 1e-4 if seen is None else (seen[1] - seen[0]) / 255
+        apart = (found - wanted).abs()
+        assert apart.max() <= step * 1.01
+        assert (apart > step / 2).float().mean() < 0.01
+        if seen is None or stride == 2:
+            continue
+        wanted = integers.plus(x, other).decoded(torch.float32)
+        apart = floats.plus(x.decoded(torch.float32), other.decoded(torch.float32)) - wanted
+        assert apart.abs().max() <= step * 1.01
+
+
+def test_a_rounded_copy_answers_nearly_as_the_network(shipped: AnchorNetwork) -> None:
+    assert shipped.ranges is not None
+    pixels = torch.randint(0, 256, (1, 3, 96, 128), generator=generator()).float()
+    less = pixels - torch.tensor(MEAN)[:, None, None]
+    made = rounded_copy(shipped, shipped.ranges, MEAN)
+    assert made.second_stage is None
+    assert shipped.second_stage is not None, "the network itself is left as it was"
+    for wanted, found in zip(
+        shipped.features(less), made.features(rounded_pixels(pixels)), strict=True
+    ):
+        assert (wanted - found).abs().mean() < 0.1 * wanted.std()
 
 
 def test_quantising_leaves_the_network_as_it_was(shipped: AnchorNetwork) -> None:

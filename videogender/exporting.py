@@ -27,6 +27,8 @@ from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import SIZE_IN_STRIDES
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, split_head
+from videogender.network.layers import Ranges
+from videogender.network.rounded import RoundedConv, rounded_copy, rounded_pixels
 from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ LEAST_SIDE = 128
 # The finest levels have most anchors and hardly any faces: gender is asked of so many of the best.
 # The smallest picture has 32 x 32, 16 x 16 and 8 x 8 cells there; coarser levels are swept whole.
 ASKED_A_LEVEL = (128, 64, 32)
+# By how much answers may differ from torch: where sums round the other way, a step of 255 moves on.
+APART_FIRST = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
+APART_SECOND = {"face": 2e-3, "moves": 1e-3, "female": 2e-3}
+ROUNDED_FIRST = {"boxes": 8.0, "scores": 0.05, "female": 0.1}
+ROUNDED_SECOND = {"face": 0.5, "moves": 0.05, "female": 0.5}
 FIRST = (
     "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
     f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
@@ -88,22 +95,28 @@ class Graph:
     trials: tuple[tuple[int, ...], ...]
 
 
-def graph_of(detector: Detector, stage: str = "first") -> Graph:
+def graph_of(detector: Detector, stage: str = "first", *, rounds: bool = False) -> Graph:
     """Return what is exported of a detector.
 
     Args:
         detector: on the CPU, in fp32.
         stage: first or second.
+        rounds: with 8-bit integers between and in the convolutions.
 
     Raises:
-        ModelError: there is no second stage.
+        ModelError: there is no second stage, or its weights do not know their ranges.
     """
+    if rounds and not detector.network.ranges:
+        raise ModelError(
+            f"{detector.model_name}: these weights do not know their ranges, so that they cannot "
+            "become integers; those that `videogender train` writes do"
+        )
     if stage == "first":
-        outputs = {"boxes": 0.05, "scores": 1e-3, "female": 1e-3}
+        outputs = dict(ROUNDED_FIRST if rounds else APART_FIRST)
         if not detector.network.has_gender:
             del outputs["female"]
         return Graph(
-            Standalone(detector).eval(),
+            Standalone(detector, rounds=rounds).eval(),
             "image",
             torch.zeros(2, 3, 256, 320),
             (0, 2, 3),
@@ -114,28 +127,35 @@ def graph_of(detector: Detector, stage: str = "first") -> Graph:
     if detector.network.second_stage is None:
         raise ModelError(f"{detector.model_name}: these weights have no second stage to export")
     return Graph(
-        CloseUps(detector.network.second_stage).eval(),
+        CloseUps(detector.network.second_stage, detector.network.ranges if rounds else None).eval(),
         "crops",
         torch.zeros(2, 3, SIDE_PX, SIDE_PX),
         (0,),
-        {"face": 2e-3, "moves": 1e-3, "female": 2e-3},
+        ROUNDED_SECOND if rounds else APART_SECOND,
         SECOND,
         ((1, 3, SIDE_PX, SIDE_PX), (5, 3, SIDE_PX, SIDE_PX)),
     )
 
 
 class CloseUps(nn.Module):
-    """A second stage, folded for inference, as a plain function of pixels."""
+    """A second stage, folded for inference, as a plain function of pixels.
 
-    def __init__(self, stage: SecondStage) -> None:
+    Args:
+        stage: folded, on the CPU, in fp32.
+        ranges: of what its units put out, if it is to round.
+    """
+
+    def __init__(self, stage: SecondStage, ranges: Ranges | None = None) -> None:
         super().__init__()
-        self.stage = stage
-        mean = torch.tensor(stage.pixel_mean_bgr[::-1])[:, None, None]
-        self.register_buffer("mean", mean, persistent=False)
+        mean_rgb = stage.pixel_mean_bgr[::-1]
+        self.rounds = ranges is not None
+        self.stage = stage if ranges is None else rounded_copy(stage, ranges, mean_rgb)
+        self.register_buffer("mean", torch.tensor(mean_rgb)[:, None, None], persistent=False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Judge crops [K, 3, S, S] **RGB** of 0 to 255; see `SECOND`."""
-        face, moves, gender = self.stage(crops - self.get_buffer("mean"))
+        pixels = rounded_pixels(crops) if self.rounds else crops - self.get_buffer("mean")
+        face, moves, gender = self.stage(pixels)
         return face, moves, gender[:, FEMALE] - gender[:, MALE]
 
 
@@ -144,14 +164,21 @@ class Standalone(nn.Module):
 
     Args:
         detector: its network, mean and temperature are used; on the CPU, in fp32.
+        rounds: with 8-bit integers, which takes a network that knows its ranges.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, rounds: bool = False) -> None:
         super().__init__()
         self.network: AnchorNetwork = detector.network
         self.temperature = detector.temperature
-        mean = torch.tensor(self.network.pixel_mean_bgr[::-1])[:, None, None]
-        self.register_buffer("mean", mean, persistent=False)
+        self.rounds = rounds
+        mean_rgb = self.network.pixel_mean_bgr[::-1]
+        heads = [self.network.head_weights(level) for level in range(len(self.network.taps))]
+        if rounds:
+            assert self.network.ranges is not None
+            self.heads = nn.ModuleList(RoundedConv(*head) for head in heads)
+            self.network = rounded_copy(self.network, self.network.ranges, mean_rgb)
+        self.register_buffer("mean", torch.tensor(mean_rgb)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Find the faces of a batch.
@@ -165,14 +192,19 @@ class Standalone(nn.Module):
             gender is female: NaN at anchors of the three finest levels that are not among the
             likeliest of their level.
         """
-        features = self.network.features(image - self.get_buffer("mean"))
+        pixels = rounded_pixels(image) if self.rounds else image - self.get_buffer("mean")
+        features = self.network.features(pixels)
         levels = [self._level(level, feature) for level, feature in enumerate(features)]
         return tuple(torch.cat(parts, 1) for parts in zip(*levels, strict=True))
 
     def _level(self, level: int, feature: Tensor) -> tuple[Tensor, ...]:
         network = self.network
-        weight, bias = network.head_weights(level)
-        background, face, boxes = split_head(F.conv2d(feature, weight, bias, padding=1), level)
+        if self.rounds:
+            out = self.heads[level](feature)
+        else:
+            weight, bias = network.head_weights(level)
+            out = F.conv2d(feature, weight, bias, padding=1)
+        background, face, boxes = split_head(out, level)
         logits = (face - background).flatten(1)  # [B, A]
         deltas = boxes.flatten(2).transpose(1, 2)
         boxes = decode(deltas, _anchors(feature, network.strides[level]))

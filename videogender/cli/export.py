@@ -13,6 +13,7 @@ import typer
 from videogender.errors import ConfigError, OutputError
 
 STAGES = ("first", "second")
+PRECISIONS = ("fp32", "int8")
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
 
 __all__ = ["export"]
@@ -42,6 +43,14 @@ def export(
             help="The network that finds faces, or the one that sees each close up.",
         ),
     ] = "first",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="fp32|int8",
+            help="Number format; int8 (ONNX alone) takes weights that know their ranges, as "
+            "those of `lite` do.",
+        ),
+    ] = "fp32",
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a file that exists.")
     ] = False,
@@ -61,11 +70,17 @@ def export(
 
       videogender export close-up.onnx --stage second
 
+      videogender export lite-int8.onnx --precision int8
+
       videogender export mine.xml --weights runs/a/best.safetensors
     """
     kind = _format(out, format)
     if stage not in STAGES:
         raise ConfigError(f"--stage should be {' or '.join(STAGES)}, got {stage!r}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision should be {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "int8" and kind != "onnx":
+        raise ConfigError("--precision int8 is for ONNX files; OpenVINO reads these as well")
     from videogender import __version__
     from videogender.config import DetectSettings
     from videogender.detector import Detector
@@ -81,9 +96,10 @@ def export(
 
     settings = DetectSettings(model=model, weights=weights, device="cpu", precision="fp32")
     detector = Detector.load(settings=settings)
-    graph = graph_of(detector, stage)
+    graph = graph_of(detector, stage, rounds=precision == "int8")
     facts = {
         "weights_sha256": sha256_of(resolve(model, weights)),
+        "precision": precision,
         "made_by": f"videogender {__version__}",
     }
     with ExitStack() as stack:

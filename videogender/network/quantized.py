@@ -9,7 +9,7 @@ compiles networks; where they are missing or give other answers, nothing is quan
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -34,7 +34,10 @@ __all__ = [
     "QuantizedStage",
     "observing",
     "quantize",
+    "replace_units",
+    "steps",
     "weight_levels",
+    "weight_steps",
 ]
 
 
@@ -83,15 +86,12 @@ class QuantizedConv(nn.Module):
         seen: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        most = weight_levels()
-        self._scale = (weight.detach().float().abs().amax((1, 2, 3)) / most).clamp(min=1e-12)
-        levels = (weight.detach().float() / self._scale[:, None, None, None]).round()
-        self._levels = levels.clamp(-most, most).to(torch.int8)
+        self._levels, self._scale = weight_steps(weight, weight_levels())
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
         self._bias = bias.detach().float()
         self._geometry = (list(stride), list(padding), [1, 1], 1)  # no dilation, one group
         self._after = "relu" if relu else "none"
-        self._out_scale, self._out_zero = (1.0, 0) if seen is None else _steps(*seen)
+        self._out_scale, self._out_zero = (1.0, 0) if seen is None else steps(*seen)
         self._dtype = torch.float32 if seen is None else torch.uint8
         self._packed = KeptByShape()
         operation = torch.ops.onednn.qconv2d_pointwise
@@ -151,7 +151,7 @@ class QuantizedNetwork(nn.Module):
         self.inner = copy.deepcopy(network)
         self.inner.second_stage = None
         self._dtype = dtype
-        _replace_units(self.inner, ranges, "", mean)
+        replace_units(self.inner, ranges, "", mean)
         # kept apart from the modules, whose type does not know `answer`
         self._heads = [QuantizedConv(*network.head_weights(k)) for k in range(len(network.taps))]
 
@@ -168,7 +168,7 @@ class QuantizedStage(nn.Module):
     def __init__(self, stage: SecondStage, ranges: Ranges, mean: Sequence[float]) -> None:
         super().__init__()
         self.inner = copy.deepcopy(stage)
-        _replace_units(self.inner, ranges, STAGE, mean)
+        replace_units(self.inner, ranges, STAGE, mean)
         self.trunk, self.inner.trunk = self.inner.trunk, nn.Sequential()
 
     def forward(self, pixels: Tensor) -> SecondOpinion:
@@ -279,16 +279,31 @@ def weight_levels() -> int:
     return FULL if bool((found == 64 * FULL * 255).all()) else REDUCED
 
 
-def _steps(low: float, high: float) -> tuple[float, int]:
+def steps(low: float, high: float) -> tuple[float, int]:
     """Return scale and zero of the levels that span a range."""
     scale = max(high - min(low, 0.0), 1e-6) / 255
     return scale, round(-min(low, 0.0) / scale)
 
 
-def _replace_units(
-    network: AnchorNetwork | SecondStage, ranges: Ranges, prefix: str, mean: Sequence[float]
+def weight_steps(weight: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return weights [O, C, k, k] as int8 of up to so many levels a side, and the scales [O]."""
+    plain = weight.detach().float()
+    scale = (plain.abs().amax((1, 2, 3)) / most).clamp(min=1e-12)
+    levels = (plain / scale[:, None, None, None]).round()
+    return levels.clamp(-most, most).to(torch.int8), scale
+
+
+def replace_units(
+    network: AnchorNetwork | SecondStage,
+    ranges: Ranges,
+    prefix: str,
+    mean: Sequence[float],
+    kind: Callable[..., nn.Module] = QuantizedConv,
 ) -> None:
-    """Put integers in the place of all units; the one that reads the picture takes raw pixels."""
+    """Put another kind of convolution, called like `QuantizedConv`, in the place of all units.
+
+    The one that reads the picture takes its pixels less `PIXEL_ZERO` instead of the mean.
+    """
     first = network.input_convolution
     for name, unit in list(network.named_modules()):
         if not isinstance(unit, ConvUnit):
@@ -300,7 +315,7 @@ def _replace_units(
         if conv is first:
             less = PIXEL_ZERO - torch.tensor(mean)
             bias = bias + torch.einsum("ocij,c->o", conv.weight, less)
-        made = QuantizedConv(
+        made = kind(
             conv.weight,
             bias,
             stride=conv.stride,
