@@ -228,7 +228,7 @@ def test_crops_from_the_source_show_the_same_place(shrink: float) -> None:
         [[40, 40, 64, 72], [wide - 20, 10, wide + 5, 40], [-10, 3, 15, 30], [1e4, 0, 1e4 + 9, 9]],
         np.float32,
     )
-    sharp, middle = sharpest_crops(scaled, boxes, picture, 80, 48)
+    sharp, middle = sharpest_crops([scaled], [picture], np.zeros(len(boxes), int), boxes, 80, 48)
     assert np.abs(middle.mean(1) - boxes.mean(1)).max() <= 1
     grow = 960 / wide
     for index, (crop, box) in enumerate(zip(sharp.astype(float), middle, strict=True)):

@@ -6,6 +6,8 @@ they made through a network and the head on one of its maps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -107,9 +109,10 @@ def face_crops(
 
 
 def sharpest_crops(
-    scaled: NDArray[np.uint8],
+    scaled: Sequence[NDArray[np.uint8]],
+    pictures: Sequence[Picture | None],
+    image: NDArray[np.int64],
     boxes: NDArray[np.float32],
-    picture: Picture | None,
     side_px: int,
     face_px: float,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -118,9 +121,10 @@ def sharpest_crops(
     The source is read only around faces that are smaller than wanted in a picture that was shrunk.
 
     Args:
-        scaled: HWC uint8 **RGB**, as the network saw it.
-        boxes: float32 [N, 4], xyxy in its pixels.
-        picture: what it was scaled from, if that is at hand.
+        scaled: HWC uint8 **RGB** each, as the network saw them.
+        pictures: what they were scaled from, where that is at hand.
+        image: int64 [N], in which of them each face is.
+        boxes: float32 [N, 4], xyxy in pixels of the scaled picture.
         side_px, face_px: of the crops.
 
     Returns:
@@ -128,27 +132,33 @@ def sharpest_crops(
         at whole pixels, it differs from the boxes by up to a pixel.
     """
     share = side_px / face_px
-    squares = _squares(boxes, share, 1)
-    middle = _middle(squares, share)
+    grow = np.ones((len(scaled), 4))
+    for row, shown, picture in zip(grow, scaled, pictures, strict=True):
+        if picture is not None and picture.width > shown.shape[1]:
+            row[:] = [picture.width / shown.shape[1], picture.height / shown.shape[0]] * 2
+    grow = grow[image]
     from_source = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0.0) < face_px
-    is_shrunk = picture is not None and picture.width > scaled.shape[1]
-    if picture is None or not is_shrunk or not from_source.any():
-        return RgbPicture(scaled).squares_rgb(squares, side_px), middle
+    from_source &= grow[:, 0] > 1
+    grow[~from_source] = 1.0
+    squares = _squares(boxes * grow, share, np.where(from_source, 2, 1))
     crops = np.empty((len(boxes), 3, side_px, side_px), np.uint8).transpose(0, 2, 3, 1)
-    crops[~from_source] = RgbPicture(scaled).squares_rgb(squares[~from_source], side_px)
-    grow = np.array([picture.width / scaled.shape[1], picture.height / scaled.shape[0]] * 2)
-    large = _squares(boxes[from_source] * grow, share, 2)
-    crops[from_source] = picture.squares_rgb(large, side_px)
-    middle[from_source] = _middle(large, share) / grow
-    return crops, middle
+    where = image * 2 + from_source
+    for each in np.unique(where).tolist():
+        rows, index = where == each, each // 2
+        picture = pictures[index] if each % 2 else None
+        crops[rows] = (picture or RgbPicture(scaled[index])).squares_rgb(squares[rows], side_px)
+    return crops, (_middle(squares, share) / grow).astype(np.float32)
 
 
-def _squares(boxes: NDArray[np.floating], share: float, unit: int) -> NDArray[np.int64]:
+def _squares(
+    boxes: NDArray[np.floating], share: float, unit: NDArray[np.int64] | int
+) -> NDArray[np.int64]:
     """Return the squares [N, 3] about boxes, `share` times their longer sides, in whole units."""
     wide = boxes.astype(np.float64)
-    side = np.rint((wide[:, 2:] - wide[:, :2]).max(1, initial=1.0) * share / unit).clip(1)
-    corner = np.rint((wide[:, :2] + wide[:, 2:]) / 2 / unit - side[:, None] / 2)
-    found: NDArray[np.int64] = np.concatenate([corner, side[:, None]], 1).astype(np.int64) * unit
+    unit = np.broadcast_to(unit, len(boxes))[:, None]
+    side = np.rint((wide[:, 2:] - wide[:, :2]).max(1, initial=1.0)[:, None] * share / unit).clip(1)
+    corner = np.rint((wide[:, :2] + wide[:, 2:]) / 2 / unit - side / 2)
+    found: NDArray[np.int64] = np.concatenate([corner, side], 1).astype(np.int64) * unit
     return found
 
 

@@ -164,13 +164,14 @@ def _opinion(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups."""
     image, around = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
-    cuts = np.empty((len(around), 3, SIDE_PX, SIDE_PX), np.uint8).transpose(0, 2, 3, 1)
-    middle = np.empty_like(around)
-    for index in np.unique(image):
-        shown, here = batch[index], image == index
-        cuts[here], middle[here] = sharpest_crops(
-            shown.pixels, around[here], shown.picture, SIDE_PX, FACE_PX
-        )
+    cuts, middle = sharpest_crops(
+        [shown.pixels for shown in batch],
+        [shown.picture for shown in batch],
+        image,
+        around,
+        SIDE_PX,
+        FACE_PX,
+    )
     opinions = []
     for start in range(0, len(cuts), MOST_CUTS):
         some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(proposals.boxes.device)

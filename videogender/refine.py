@@ -110,16 +110,22 @@ class Refiner:
             pictures: the pictures themselves, if there are more pixels to be had.
         """
         chosen = [self._chosen(faces) for faces in found]
-        side = self._closeup.side_px
-        crops = [np.zeros((0, side, side, 3), np.uint8)]
-        for place, (faces, rows) in enumerate(zip(found, chosen, strict=True)):
-            picture = pictures[place] if pictures is not None else None
-            shown, (width, height) = scaled[place], sizes_wh[place]
+        boxes = [np.zeros((0, 4), np.float32)]
+        for faces, rows, shown, (width, height) in zip(
+            found, chosen, scaled, sizes_wh, strict=True
+        ):
             shrunk = np.array([shown.shape[1] / width, shown.shape[0] / height] * 2, np.float32)
-            small = faces.boxes[rows] * shrunk
-            cuts, _ = sharpest_crops(shown, small, picture, side, self._face_px)
-            crops.append(cuts)
-        answers = self._closeup(np.concatenate(crops))
+            boxes.append(faces.boxes[rows] * shrunk)
+        image = np.repeat(np.arange(len(found)), [len(rows) for rows in chosen])
+        crops, _ = sharpest_crops(
+            scaled,
+            [None] * len(scaled) if pictures is None else pictures,
+            image,
+            np.concatenate(boxes),
+            self._closeup.side_px,
+            self._face_px,
+        )
+        answers = self._closeup(crops)
         refined, start = [], 0
         for faces, rows in zip(found, chosen, strict=True):
             refined.append(self._together(faces, rows, answers[start : start + len(rows)]))

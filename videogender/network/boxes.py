@@ -90,34 +90,39 @@ def nms(boxes: Tensor, iou_above: float, group: Tensor | None = None) -> tuple[T
     """
     n = len(boxes)
     places = torch.arange(n, device=boxes.device)
-    blocks = torch.split(places, _BLOCK) if n else ()
+    blocks = [slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK)]
+    if group is None:
+        group = torch.zeros_like(places)
 
-    def overlap(rows: Tensor, columns: Tensor) -> Tensor:
-        found = iou_matrix(boxes[rows], boxes[columns])
-        if group is None:
-            return found
-        return found.masked_fill(group[rows][:, None] != group[columns][None, :], -1.0)
+    def overlap(rows: Tensor | slice, columns: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Return the overlaps of some boxes with others, and which are of one group."""
+        alike = group[rows][:, None] == group[columns][None, :]
+        return iou_matrix(boxes[rows], boxes[columns]), alike
 
     kept = places[:0]
     for block in blocks:
-        free = torch.ones_like(block, dtype=torch.bool)
+        free = torch.ones_like(places[block], dtype=torch.bool)
         if len(kept):
-            free = ~(overlap(kept, block) > iou_above).any(0)
-        within = overlap(block, block)
-        suppresses = torch.triu(within > iou_above, diagonal=1).float()
+            found, alike = overlap(kept, block)
+            free = ~((found > iou_above) & alike).any(0)
+        found, alike = overlap(block, block)
+        suppresses = (found > iou_above).logical_and_(alike).triu_(1).float()
         keep = free
         while True:
             updated = free & (keep.float() @ suppresses == 0)
             if torch.equal(updated, keep):
                 break
             keep = updated
-        kept = torch.cat([kept, block[keep]])
+        kept = torch.cat([kept, places[block][keep]])
     keep = torch.zeros(n, dtype=torch.bool, device=boxes.device).index_fill_(0, kept, True)
     owner = places.clone()
     for block in blocks:
         # one block, as usual: what was measured serves twice
-        with_kept = within[:, kept] if len(blocks) == 1 else overlap(block, kept)
-        owner[block] = kept[with_kept.argmax(1)]
+        if len(blocks) > 1:
+            found, alike = overlap(block, kept)
+        else:
+            found, alike = found[:, kept], alike[:, kept]
+        owner[block] = kept[found.masked_fill_(~alike, -1.0).argmax(1)]
     # a degenerate box overlaps nothing, itself included
     return keep, torch.where(keep, places, owner)
 
