@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from videogender.errors import OutputError, TrainingError
@@ -72,7 +72,7 @@ class Guesses:
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file({"face": self.face, "gender": self.gender}, temporary)
+            temporary.write_bytes(save({"face": self.face, "gender": self.gender}))
             os.replace(temporary, path)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
