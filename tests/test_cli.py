@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,12 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import av
 import pytest
+import typer
 import yaml
 from PIL import Image
 from squares import picture, read_frames, write_video
@@ -90,6 +93,19 @@ def test_help_is_quick(tmp_path: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(taken) < 0.3, taken
+
+
+@pytest.mark.parametrize("name", sorted(SUBCOMMANDS))
+def test_help_has_no_lines_that_a_terminal_breaks(name: str) -> None:
+    """Paragraphs after the first are printed as they stand, in 78 of the 80 columns."""
+    found = getattr(import_module(SUBCOMMANDS[name].module), SUBCOMMANDS[name].attribute)
+    commands = [found]
+    if isinstance(found, typer.Typer):
+        commands = [info.callback for info in found.registered_commands]
+    for command in commands:
+        _, *rest = inspect.getdoc(command).split("\n\n")
+        for line in "\n\n".join(rest).splitlines():
+            assert len(line) <= 78, line
 
 
 def test_no_arguments_and_help_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:

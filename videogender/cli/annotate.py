@@ -244,9 +244,10 @@ def annotate(
 ) -> int:
     """Find the faces of videos and images and label them female, male or unsure.
 
-    A video becomes an MP4 with its sound, an image stays an image of its kind; both get
-    `.annotated` into their name and are written beside their source. A video is read twice: first
-    faces are found and followed, then they are drawn, each with the one label of its time in view.
+    A video becomes an MP4 with its sound, an image stays an image of its kind;
+    both get `.annotated` into their name and are written beside their source. A
+    video is read twice: first faces are found and followed, then they are drawn,
+    each with the one label of its time in view.
 
     Examples:
 

@@ -89,8 +89,8 @@ def bench(
 ) -> None:
     """Measure the network, the detector and the whole way of a clip on this machine.
 
-    Close other programs first: everything that runs beside it shows in the figures. What is
-    compared is measured in turns, each part in its own process.
+    Close other programs first: everything that runs beside it shows in the
+    figures. What is compared is measured in turns, each part in its own process.
 
     Examples:
 
@@ -102,7 +102,7 @@ def bench(
 
       videogender bench talk.mp4 --peers --seconds 10
 
-      videogender bench live    measures a live run instead (see bench live --help)
+      videogender bench live    measures a live run (see bench live --help)
     """
     settings = with_overrides(
         load_settings(None),

@@ -78,8 +78,8 @@ def live(
 ) -> None:
     """Measure live runs at 640x480 and 1280x720: latency to label and to display, and CPU share.
 
-    A clip, decoded and scaled to the size, takes the part of the camera. Every frame is drawn as
-    for a window, but not painted on a screen.
+    A clip, decoded and scaled to the size, takes the part of the camera. Every
+    frame is drawn as for a window, but not painted on a screen.
 
     Examples:
 

@@ -22,8 +22,8 @@ def cameras(
 ) -> int:
     """List the cameras of this machine, and the modes they take.
 
-    Modes are tried, not read from a list: sizes other than the usual four are not found, and the
-    frame rate is the one that the driver promises.
+    Modes are tried, not read from a list: sizes other than the usual four are not
+    found, and the frame rate is the one that the driver promises.
     """
     from videogender.sources.cameras import list_cameras, probe_modes
 

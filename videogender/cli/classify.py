@@ -63,14 +63,16 @@ def classify(
 ) -> int:
     """Say which of its classes a fine-tuned network sees in images.
 
-    Weights of the recipe classifier look at the whole picture, scaled into 256 by 256 pixels with
-    its aspect ratio kept; all others look at the largest face of each image. An answer that is less
-    probable than --unsure-below is `unsure`, and that is an answer.
+    Weights of the recipe classifier look at the whole picture, scaled into 256 by
+    256 pixels with its aspect ratio kept; all others look at the largest face of
+    each image. An answer that is less probable than --unsure-below is `unsure`,
+    and that is an answer.
 
-    What it is for: a closed set of classes of your own, such as sorting an archive by ten
-    presenters who agreed to it. What it is not for: recognising people in the open. It names one of
-    its classes for any stranger, at times with confidence; it can neither verify nor find anybody,
-    and nothing about a person should be decided by it.
+    What it is for: a closed set of classes of your own, such as sorting an
+    archive by ten presenters who agreed to it. What it is not for: recognising
+    people in the open. It names one of its classes for any stranger, at times
+    with confidence; it can neither verify nor find anybody, and nothing about a
+    person should be decided by it.
 
     Examples:
 

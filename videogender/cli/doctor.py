@@ -14,8 +14,8 @@ def doctor(
 ) -> int:
     """Show versions, devices, codecs, cameras and weights, and run a short self-test.
 
-    Nothing private is shown and nothing is sent; paste the output into a report of a problem. The
-    exit code is 1 if something does not work.
+    Nothing private is shown and nothing is sent; paste the output into a report
+    of a problem. The exit code is 1 if something does not work.
     """
     from rich.console import Console
     from rich.text import Text

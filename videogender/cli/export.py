@@ -57,12 +57,13 @@ def export(
 ) -> None:
     """Write a network for other runtimes: a picture in, boxes, face scores and gender out.
 
-    With `--stage second` it is what sees each of these boxes close up; the description in the file
-    says how it is cut out and how both answers add up.
+    With `--stage second` it is what sees each of these boxes close up; the
+    description in the file says how it is cut out and how both answers add up.
 
-    Batch, height and width stay free. Thresholds, labels, mean, temperature and colour order stand
-    in the file's metadata (OpenVINO's `model_info`). The file is run in onnxruntime or OpenVINO and
-    compared with PyTorch before it gets its name. OpenVINO has its weights in a second file, .bin.
+    Batch, height and width stay free. Thresholds, labels, mean, temperature and
+    colour order stand in the file's metadata (OpenVINO's `model_info`). The file
+    is run in onnxruntime or OpenVINO and compared with PyTorch before it gets its
+    name. OpenVINO has its weights in a second file, .bin.
 
     Examples:
 

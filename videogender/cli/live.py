@@ -199,15 +199,17 @@ def live(
 ) -> int:
     """Label the faces of cameras, streams and files live, on a window, a page or neither.
 
-    Only the newest frame of a camera or stream counts, so that the picture never lags; what is
-    dropped is counted. Keys in the window: q or Esc quits, space pauses, s saves a still, h shows
-    or hides the figures. Ctrl-C ends a run in order, too.
+    Only the newest frame of a camera or stream counts, so that the picture never
+    lags; what is dropped is counted. Keys in the window: q or Esc quits, space
+    pauses, s saves a still, h shows or hides the figures. Ctrl-C ends a run in
+    order, too.
 
     Examples:
 
       videogender live --camera 0
 
-      videogender live --url rtsp://user:secret@camera.local/stream --record day.mkv --segment 1h
+      videogender live --url rtsp://user:secret@camera.local/stream
+        --record day.mkv --segment 1h
 
       videogender live --camera 0 --url http://door.local/video.mjpg --serve 8080
 

@@ -181,7 +181,8 @@ def train(
     Examples:
 
       videogender train --scenes faces/train --portraits people/train
-        --val-scenes faces/val --val-portraits people/val --out runs/a --minutes 300
+        --val-scenes faces/val --val-portraits people/val --out runs/a
+        --minutes 300
 
       videogender train --out runs/a --resume
 
