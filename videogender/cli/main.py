@@ -62,7 +62,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
 EPILOG = """\b
 Examples:
   videogender annotate clip.mp4                    writes clip.annotated.mp4
-  videogender annotate clip.mp4 --json faces.jsonl also writes the faces as data
+  videogender annotate clip.mp4 --json faces.jsonl also writes the data
   videogender annotate --help                      explains every flag
 """
 
