@@ -153,7 +153,7 @@ def test_help_of_annotate_names_every_setting_and_its_default(
     }
     for flag in flags:
         assert re.search(rf"{flag}\b", text), flag
-    assert re.search(r"--unsure-below .*0\.5 to 1; default 0\.65", text)
+    assert re.search(r"--unsure-below .*0\.5 to 1; default 0\.7", text)
     assert re.search(r"--style +box\|corners\|none", text)
 
 

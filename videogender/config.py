@@ -126,7 +126,7 @@ class LabelSettings:
     """How probabilities become labels."""
 
     unsure_below: float = setting(
-        0.65, "a face is `unsure` if its likelier label has less than this", least=0.5, most=1
+        0.7, "a face is `unsure` if its likelier label has less than this", least=0.5, most=1
     )
 
 

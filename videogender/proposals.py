@@ -12,7 +12,7 @@ from torch import Tensor
 
 from videogender.closeup import sharpest_crops
 from videogender.frames import Picture
-from videogender.network.boxes import decode, nms, vote
+from videogender.network.boxes import decode, nms, resized, vote
 from videogender.network.heads import FEMALE, MALE, Predictions
 from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondOpinion, refined_boxes
 
@@ -25,6 +25,10 @@ Judge = Callable[[Tensor], SecondOpinion]
 # the log-odds of its gender.
 SEEN_AGAIN_FROM = 0.1
 PLAIN_SCORE, PLAIN_GENDER = 0.95, 2.0
+# Where both views of a likely face leave it open which gender it presents, it is seen from a little
+# nearer and from a little farther off as well.
+OPEN_SCORE, OPEN_GENDER = 0.3, 1.0
+LAST_ZOOMS = (0.85, 1.15)
 MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory than a frame
 
 __all__ = [
@@ -130,7 +134,8 @@ def seen_close_up(
 
     Where that leaves doubt, a proposal is seen once more, mirrored and around the box that came
     out. Face and gender then are the mean of what both views say, whose errors differ as the crops
-    do; the box is the second one's, which had less far to go.
+    do; the box is the second one's, which had less far to go. Where gender is open even then, two
+    more views have a say on it.
 
     Args:
         judge: the second stage.
@@ -152,7 +157,20 @@ def seen_close_up(
         face[again] = (face[again] + face_again) / 2
         boxes[again] = boxes_again
         gender[again] = (gender[again] + gender_again) / 2
-    return Proposals(proposals.image, boxes, (first + new * face).sigmoid(), gender)
+        score = (first + new * face).sigmoid()
+    is_open = ((score > OPEN_SCORE) & (gender.abs() < OPEN_GENDER)).nonzero().squeeze(1)
+    if len(is_open):
+        some = replace(proposals, boxes=boxes).select(is_open)
+        zoomed = Proposals(
+            some.image.repeat(len(LAST_ZOOMS)),
+            torch.cat([resized(some.boxes, zoom) for zoom in LAST_ZOOMS]),
+            some.scores.repeat(len(LAST_ZOOMS)),
+        )
+        _, _, last = _opinion(judge, zoomed, batch)
+        views = last.view(len(LAST_ZOOMS), -1)
+        # what is open has been seen twice
+        gender[is_open] = (2 * gender[is_open] + views.sum(0)) / (2 + len(views))
+    return Proposals(proposals.image, boxes, score, gender)
 
 
 def _opinion(

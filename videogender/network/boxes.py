@@ -9,7 +9,7 @@ CENTRE_VARIANCE = 0.1  # SSD's scaling of the regression targets, kept by S3FD
 SIZE_VARIANCE = 0.2
 _BLOCK = 512  # boxes that suppression measures against each other at a time
 
-__all__ = ["area", "decode", "encode", "iou_matrix", "nms", "vote"]
+__all__ = ["area", "decode", "encode", "iou_matrix", "nms", "resized", "vote"]
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -56,6 +56,12 @@ def area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(
         min=0
     )
+
+
+def resized(boxes: Tensor, times: float) -> Tensor:
+    """Return boxes [N, 4], xyxy, so many times as large about the same centres."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * times
+    return torch.cat([centre - half, centre + half], 1)
 
 
 def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
