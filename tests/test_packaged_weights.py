@@ -50,7 +50,7 @@ def test_stills_show_one_large_face(detector: videogender.Detector, still: str) 
 @pytest.mark.parametrize(
     ("still", "label"),
     [
-        pytest.param("collins", "female", marks=CALLED_MALE),
+        ("collins", "female"),
         pytest.param("hopper", "female", marks=CALLED_MALE),
         ("obama", "male"),
         ("biden", "male"),

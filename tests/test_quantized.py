@@ -140,7 +140,7 @@ def test_a_network_answers_nearly_as_before(
         *zip(wanted.features, found.features, strict=True),
     ):
         assert ours.shape == theirs.shape
-        assert (ours - theirs).abs().mean() < 0.1 * theirs.std()
+        assert (ours - theirs).abs().mean() < 0.15 * theirs.std()
     assert torch.equal(found.anchors, wanted.anchors)
 
 
