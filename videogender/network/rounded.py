@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-import torch.ao.quantization.fx._decomposed  # registers the operations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videogender.errors import ModelError
 from videogender.network.heads import AnchorNetwork
 from videogender.network.layers import Ranges, fitted
 from videogender.network.quantized import (
@@ -47,6 +47,7 @@ class RoundedConv(nn.Module):
         seen: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        _register()
         levels, scale = weight_steps(weight, REDUCED)
         self.register_buffer("levels", levels)
         self.register_buffer("scale", scale)
@@ -74,6 +75,16 @@ class RoundedConv(nn.Module):
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x if self._seen is None else rounded(x, *self._seen)
+
+
+def _register() -> None:
+    """Load PyTorch's operations on rounded tensors, which lie in a module of their own."""
+    try:
+        import torch.ao.quantization.fx._decomposed
+    except ImportError as error:
+        raise ModelError(
+            f"PyTorch {torch.__version__} lacks what int8 exports need; leave --precision out"
+        ) from error
 
 
 def rounded(x: Tensor, scale: float, zero: int) -> Tensor:
