@@ -343,7 +343,7 @@ def test_the_whole_command_measures_everything(ran: subprocess.CompletedProcess[
         assert fps > 0
     stages = {each["name"]: each for each in results["stages"]}
     assert list(stages) == [stage for stage in STAGES if stage]
-    assert stages["encode"]["ms"]["p90"] > 0
+    assert stages["encode"]["ms"]["p10"] > 0
     total_ms = 1e3 * median(each["annotate_seconds"] for each in rounds) / clip["frames"]
     # a few looks at so small a picture may fall between samples; nor is a machine always as fast
     assert 0 <= stages["network"]["ms"]["median"] < 3 * total_ms

@@ -128,6 +128,7 @@ def test_a_network_answers_nearly_as_before(
     made = quantize(shipped, shipped.ranges, MEAN, torch.float32)
     assert made is not None
     batch, high, wide = shape
+    near = 0.15 if high == 32 else 0.1  # of few cells, all far from a face, answers hardly differ
     with Image.open(STILL) as image:
         bgr = np.asarray(image.convert("RGB").resize((wide, high)))[..., ::-1].copy()
     pixels = torch.from_numpy(bgr).expand(batch, -1, -1, -1).permute(0, 3, 1, 2)
@@ -140,7 +141,7 @@ def test_a_network_answers_nearly_as_before(
         *zip(wanted.features, found.features, strict=True),
     ):
         assert ours.shape == theirs.shape
-        assert (ours - theirs).abs().mean() < 0.15 * theirs.std()
+        assert (ours - theirs).abs().mean() < near * theirs.std()
     assert torch.equal(found.anchors, wanted.anchors)
 
 

@@ -170,20 +170,26 @@ def test_squares_are_those_of_the_whole(tmp_path: Path, name: str) -> None:
     assert picture.squares_rgb(np.zeros((0, 3), np.int64), 16).shape == (0, 16, 16, 3)
 
 
+def ramps(size_wh: tuple[int, int], matrix: int, full: bool, steepness: float) -> DecodedPicture:
+    """Paint a picture whose samples rise towards one corner, in the colours of a matrix."""
+    frame = av.VideoFrame(*size_wh, "yuvj420p" if full else "yuv420p")
+    frame.colorspace = matrix
+    for number, plane in enumerate(frame.planes):
+        rows, columns = np.mgrid[: plane.height, : plane.width]
+        down, across = (1.2, 0.8) if number == 0 else (0.4, 0.0)
+        start = 60 if number == 0 else 100 + 40 * number
+        samples_of(plane)[:] = start + steepness * (down * rows + across * columns)
+    return DecodedPicture(
+        frame, size_wh=size_wh, pts=0, time_base=Fraction(1, 25), scalers=Scalers()
+    )
+
+
 @pytest.mark.parametrize("size_wh", [(64, 48), (63, 47)])
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (9, False), (1, True)])
 def test_squares_have_the_colours_of_the_whole(
     size_wh: tuple[int, int], matrix: int, full: bool
 ) -> None:
-    frame = av.VideoFrame(*size_wh, "yuvj420p" if full else "yuv420p")
-    frame.colorspace = matrix
-    for number, plane in enumerate(frame.planes):
-        rows, columns = np.mgrid[: plane.height, : plane.width]
-        ramp = 60 + 1.2 * rows + 0.8 * columns if number == 0 else 100 + 40 * number + 0.4 * rows
-        samples_of(plane)[:] = ramp
-    picture = DecodedPicture(
-        frame, size_wh=size_wh, pts=0, time_base=Fraction(1, 25), scalers=Scalers()
-    )
+    picture = ramps(size_wh, matrix, full, steepness=1.0)
     whole = picture.to_rgb().astype(int)
     [square] = picture.squares_rgb(np.array([[4, 6, 40]]), 40)
     # swscale rounds down; a wrong matrix or range is off by ten and more
@@ -195,15 +201,7 @@ def test_squares_have_the_colours_of_the_whole(
 def test_pictures_shrunk_with_opencv_look_as_swscale_has_them(
     monkeypatch: pytest.MonkeyPatch, matrix: int, full: bool
 ) -> None:
-    frame = av.VideoFrame(192, 144, "yuvj420p" if full else "yuv420p")
-    frame.colorspace = matrix
-    for number, plane in enumerate(frame.planes):
-        rows, columns = np.mgrid[: plane.height, : plane.width]
-        ramp = 60 + 0.5 * rows + 0.4 * columns if number == 0 else 90 + 40 * number + 0.3 * rows
-        samples_of(plane)[:] = ramp
-    picture = DecodedPicture(
-        frame, size_wh=(192, 144), pts=0, time_base=Fraction(1, 25), scalers=Scalers()
-    )
+    picture = ramps((192, 144), matrix, full, steepness=0.4)
     picture._orientation = Orientation(mirror_x=True)
     for size_wh in ((96, 72), (64, 48), (48, 36)):
         assert picture._binned_rgb(*size_wh) is not None

@@ -173,9 +173,10 @@ class Standalone(nn.Module):
         self.temperature = detector.temperature
         self.rounds = rounds
         mean_rgb = self.network.pixel_mean_bgr[::-1]
-        heads = [self.network.head_weights(level) for level in range(len(self.network.taps))]
         if rounds:
             assert self.network.ranges is not None
+            levels = range(len(self.network.taps))
+            heads = [self.network.head_weights(level) for level in levels]
             self.heads = nn.ModuleList(RoundedConv(*head) for head in heads)
             self.network = rounded_copy(self.network, self.network.ranges, mean_rgb)
         self.register_buffer("mean", torch.tensor(mean_rgb)[:, None, None], persistent=False)

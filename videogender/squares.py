@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +66,16 @@ def _scaled(square: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
         return square
     if (cv2 := opencv()) is None:
         return _scaled_by_torch(square, side_px)
-    channels = square.shape[2]
-    while len(square) > HALVED_FROM * side_px:
-        half = len(square) // 2
-        square = cv2.resize(square, (half, half), interpolation=cv2.INTER_AREA)
-    square = cv2.resize(square, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
-    return square.reshape(side_px, side_px, channels)
+    return _shrunk(cv2, square, side_px, side_px).reshape(side_px, side_px, square.shape[2])
+
+
+def _shrunk(cv2: ModuleType, samples: NDArray[np.uint8], wide: int, high: int) -> NDArray[np.uint8]:
+    """Halve samples [H, W] or [H, W, C] as often as that goes, then read in between them."""
+    while samples.shape[1] > HALVED_FROM * wide:
+        half = samples.shape[1] // 2, samples.shape[0] // 2
+        samples = cv2.resize(samples, half, interpolation=cv2.INTER_AREA)
+    shrunk: NDArray[np.uint8] = cv2.resize(samples, (wide, high), interpolation=cv2.INTER_LINEAR)
+    return shrunk
 
 
 def _scaled_by_torch(square: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
@@ -98,12 +103,11 @@ def binned(plane: NDArray[np.uint8], wide: int, high: int) -> NDArray[np.uint8]:
     assert cv2 is not None
     while plane.shape != (high, wide):
         px = plane.shape[1] // wide
-        fits = plane.shape == (px * high, px * wide)
-        if fits and px % 2:  # OpenCV is slow at other areas than 2 x 2
+        if plane.shape != (px * high, px * wide):
+            return _shrunk(cv2, plane, wide, high)
+        if px % 2:  # OpenCV is slow at other areas than 2 x 2
             plane = cv2.blur(plane, (px, px))[px // 2 :: px, px // 2 :: px]
-        elif fits or plane.shape[1] > HALVED_FROM * wide:
+        else:
             half = plane.shape[1] // 2, plane.shape[0] // 2
             plane = cv2.resize(plane, half, interpolation=cv2.INTER_AREA)
-        else:
-            plane = cv2.resize(plane, (wide, high), interpolation=cv2.INTER_LINEAR)
     return plane

@@ -223,6 +223,17 @@ class DecodedPicture:
         """Whether the samples of `to_yuv420p` span 0 to 255."""
         return self._frame.color_range == _FULL_RANGE and not self._frame.format.is_rgb
 
+    @property
+    def _is_planar(self) -> bool:
+        """Whether the decoder's own frame is 8-bit 4:2:0 of the video's size."""
+        frame = self._frame
+        return frame.format.name in _PLANAR and (frame.width, frame.height) == self._stored_wh
+
+    def _colours(self) -> tuple[str, bool]:
+        """Return matrix and range while nothing converts the frame, which changes its tags."""
+        with self._converting:
+            return self.matrix, self.full_range
+
     def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Return HWC uint8 **RGB**, contiguous, straight from the decoded samples.
 
@@ -251,27 +262,22 @@ class DecodedPicture:
         None where squares of whole pixels do not fit, or OpenCV does not load: swscale does all
         that, in seven times the time for half the size.
         """
-        frame = self._frame
         bin_px = self._stored_wh[0] // max(1, wide)
-        if (
-            bin_px < 2
-            or (wide * bin_px, high * bin_px) != (frame.width, frame.height)
-            or frame.format.name not in _PLANAR
-            or (cv2 := opencv()) is None
-        ):
+        fits = bin_px >= 2 and (wide * bin_px, high * bin_px) == self._stored_wh
+        if not fits or not self._is_planar or (cv2 := opencv()) is None:
             return None
-        with self._converting:  # the tags are those of the frame
-            to_rgb = rgb_of_yuv(self.matrix, full_range=self.full_range)
-        planes = [binned(samples_of(plane), wide, high) for plane in frame.planes]
-        rgb: NDArray[np.uint8] = cv2.transform(cv2.merge(planes), to_rgb)
+        matrix, full_range = self._colours()
+        planes = [binned(samples_of(plane), wide, high) for plane in self._frame.planes]
+        rgb: NDArray[np.uint8] = cv2.transform(
+            cv2.merge(planes), rgb_of_yuv(matrix, full_range=full_range)
+        )
         return rgb
 
     def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
         """Return the luma of some pixels; see `videogender.frames.Picture.brightness`."""
-        frame = self._frame
-        if frame.format.name not in _PLANAR or (frame.width, frame.height) != self._stored_wh:
+        if not self._is_planar:
             return RgbPicture(self.to_rgb()).brightness(rows, columns)
-        luma = self._orientation.turn(samples_of(frame.planes[0]))
+        luma = self._orientation.turn(samples_of(self._frame.planes[0]))
         seen: NDArray[np.uint8] = luma[rows[:, 0]].take(columns[0], 1)  # quicker than both at once
         return seen
 
@@ -283,12 +289,10 @@ class DecodedPicture:
         frame, turned = self._frame, self._orientation
         # on a mirrored side the chroma of an odd picture begins with half a sample
         half = (turned.mirror_x and self.width % 2) or (turned.mirror_y and self.height % 2)
-        is_other_size = (frame.width, frame.height) != self._stored_wh
-        if half or is_other_size or frame.format.name not in _PLANAR:
+        if half or not self._is_planar:
             return RgbPicture(self.to_rgb()).squares_rgb(squares, side_px)
-        with self._converting:  # the tags are those of the frame
-            colours = (self.matrix, self.full_range)
-        fill = _mean_yuv(*colours)
+        matrix, full_range = self._colours()
+        fill = _mean_yuv(matrix, full_range)
         luma, *chroma = (turned.turn(samples_of(plane))[..., None] for plane in frame.planes)
         yuv = np.concatenate(
             [
@@ -297,7 +301,7 @@ class DecodedPicture:
             ],
             1,
         )
-        to_rgb = rgb_of_yuv(colours[0], full_range=colours[1])
+        to_rgb = rgb_of_yuv(matrix, full_range=full_range)
         rgb = to_rgb[:, :3] @ yuv.reshape(-1, 3, side_px * side_px).astype(np.float32)
         rgb += to_rgb[:, 3:] + 0.5
         whole = rgb.clip(0, 255, out=rgb).astype(np.uint8)
@@ -325,8 +329,7 @@ class DecodedPicture:
     def _planar(self) -> av.VideoFrame:
         """Return 8-bit 4:2:0 in stored orientation: the decoder's own frame if it is that."""
         frame, stored_wh = self._frame, self._stored_wh
-        right_size = (frame.width, frame.height) == stored_wh
-        if right_size and frame.format.name in _PLANAR:
+        if self._is_planar:
             return frame
         is_rgb = frame.format.is_rgb
         matrix = _SWSCALE_MATRICES[self.matrix]

@@ -6,7 +6,6 @@ that guessed (arXiv 1911.04252), and most faces of the scenes have no gender.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from videogender.errors import OutputError, TrainingError
+from videogender.errors import TrainingError
 from videogender.network.second_stage import SecondStage
 from videogender.training.candidates import faces_of, seen_faces
 from videogender.training.data import ImageStore
@@ -64,24 +63,14 @@ class Guesses:
         store.gender[self.face] = self.gender
         store.male[self.face] = self.gender.float()
 
-    def save(self, path: Path) -> None:
-        """Write them, so that a run that goes on learns from the same.
-
-        Raises:
-            OutputError: if that fails.
-        """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(save({"face": self.face, "gender": self.gender}))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    def packed(self) -> bytes:
+        """Return what `load` reads, so that a run that goes on learns from the same."""
+        packed: bytes = save({"face": self.face, "gender": self.gender})
+        return packed
 
     @classmethod
     def load(cls, path: Path) -> Guesses:
-        """Read what `save` wrote.
+        """Read a file of what `packed` returned.
 
         Raises:
             TrainingError: if that fails.

@@ -170,7 +170,7 @@ def train(
         how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
         folder.begin({**record, **how, "summary": facts}, force=force)
         if guesses is not None:
-            guesses.save(folder.guesses)
+            folder.write(folder.guesses, guesses.packed())
     elif first:
         folder.amend(record["settings"])
     facts = {key: json.dumps(value) for key, value in facts.items()}

@@ -146,9 +146,17 @@ class RunFolder:
         self._replace(self.metrics, "".join(kept))
 
     def _replace(self, path: Path, text: str) -> None:
+        self.write(path, text.encode())
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write one of the files, whole or not at all.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(data)
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
