@@ -368,7 +368,8 @@ def test_the_threshold_can_be_moved_while_it_runs() -> None:
         face_threshold: float = 0.5
         lows: list[float] = field(default_factory=list)
 
-        def at_threshold(self, face_threshold: float) -> Weak:
+        def at_threshold(self, face_threshold: float, *, follows: bool = False) -> Weak:
+            assert follows
             self.lows.append(face_threshold)
             return self
 

@@ -472,13 +472,13 @@ def test_boxes_and_scores_are_those_of_both_looks() -> None:
 @pytest.mark.parametrize(
     ("gender", "face", "crops", "female"),
     [
-        (0.5, 1.0, [2, 2, 4], -0.25),  # open after two views: two more of each, which say -1
-        (1.5, 1.0, [2, 2], 1.5),
-        (0.5, -1.2, [2, 2], 0.5),  # hardly a face
+        (0.5, 1.0, [2, 6], -0.625),  # open at first sight: three more views of each, which say -1
+        (1.5, 1.0, [2, 2], 0.25),
+        (0.5, -1.2, [2, 2], -0.25),  # hardly a face
         (2.5, 4.0, [2], 2.5),  # plain at first sight
     ],
 )
-def test_faces_whose_gender_stays_open_are_seen_nearer_and_farther(
+def test_faces_whose_gender_is_open_are_seen_nearer_and_farther(
     gender: float, face: float, crops: list[int], female: float
 ) -> None:
     class Counts(Opinion):
@@ -486,13 +486,18 @@ def test_faces_whose_gender_stays_open_are_seen_nearer_and_farther(
             shown.append(len(given))
             found = super().forward(given)
             logits = torch.zeros_like(found.gender)
-            logits[:, 0] = gender if len(shown) < 3 else -1.0
+            logits[:, 0] = gender if len(shown) < 2 else -1.0
             return found._replace(gender=logits)
 
     shown: list[int] = []
-    [faces] = spotted(Counts(face=face), threshold=0.15)([spot_picture()])
+    detector = spotted(Counts(face=face), threshold=0.15)
+    [faces] = detector([spot_picture()])
     assert shown == crops
     np.testing.assert_allclose(faces.female, 1 / (1 + math.exp(-female)), atol=1e-3)
+
+    shown.clear()
+    detector.at_threshold(0.15, follows=True)([spot_picture()])
+    assert shown == [min(count, 2) for count in crops]
 
 
 @pytest.mark.parametrize("planar", [False, True])

@@ -226,7 +226,8 @@ class Asked(SquareDetector):
 
     face_threshold = 0.5
 
-    def at_threshold(self, face_threshold: float) -> Asked:
+    def at_threshold(self, face_threshold: float, *, follows: bool = False) -> Asked:
+        assert follows
         other = Asked()
         other.face_threshold = face_threshold
         return other

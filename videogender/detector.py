@@ -28,6 +28,7 @@ from videogender.network.second_stage import SecondOpinion, SecondStage
 from videogender.network.trained import GENDERS
 from videogender.proposals import (
     MOST_PROPOSALS,
+    ZOOMS,
     Anchors,
     Judge,
     Proposals,
@@ -120,6 +121,7 @@ class Detector:
         # after `_for_inference` the network takes RGB minus this mean, unscaled
         self._mean_rgb = torch.tensor(mean_rgb, device=self.device)
         self._mean_row = torch.zeros(0, device=self.device, dtype=self.dtype)
+        self._zooms: Sequence[float] = ZOOMS
         self.judge: Judge | None = None
         if (stage := self.network.second_stage) is not None:
             self.judge = engine.judge or partial(self._judged, stage)
@@ -191,10 +193,17 @@ class Detector:
         """Least score of the faces that are reported."""
         return self.settings.face_threshold
 
-    def at_threshold(self, face_threshold: float) -> Detector:
-        """Return this detector with another face threshold; both share one network."""
+    def at_threshold(self, face_threshold: float, *, follows: bool = False) -> Detector:
+        """Return this detector with another face threshold; both share one network.
+
+        Args:
+            face_threshold: least score of the faces that it reports.
+            follows: what it finds is followed through a video, and so seen again: faces whose
+                gender stays open get no views of other sizes, which cost more than they tell there.
+        """
         other = copy.copy(self)
         other.settings = replace(self.settings, face_threshold=face_threshold)
+        other._zooms = () if follows else ZOOMS
         return other
 
     def describe(self) -> str:
@@ -321,7 +330,8 @@ class Detector:
         """Show proposals to the second stage; return what both stages say."""
         assert self.judge is not None
         assert self.network.second_stage is not None
-        return seen_close_up(self.judge, self.network.second_stage.face_mix, proposals, batch)
+        face_mix = self.network.second_stage.face_mix
+        return seen_close_up(self.judge, face_mix, proposals, batch, self._zooms)
 
     def _judged(self, stage: SecondStage, crops: Tensor) -> SecondOpinion:
         """Let a second stage in floating point judge crops, uint8 [K, S, S, 3] RGB."""

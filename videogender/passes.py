@@ -148,7 +148,7 @@ class Looks:
         self._detector = detector
         if isinstance(detector, WeakDetector):
             low = min(settings.low_threshold, detector.face_threshold)
-            self._detector = detector.at_threshold(low)
+            self._detector = detector.at_threshold(low, follows=True)
         self._input_wh = self._detector.input_size_wh(source.width, source.height)
         self._shows_pictures = isinstance(self._detector, PictureDetector)
         self.network_scale = self._input_wh[1] / max(1, source.height)

@@ -75,8 +75,14 @@ class WeakDetector(BatchDetector, Protocol):
     def face_threshold(self) -> float:
         """Least score of the faces that it reports."""
 
-    def at_threshold(self, face_threshold: float) -> BatchDetector:
-        """Return the same detector with another threshold; they share their network."""
+    def at_threshold(self, face_threshold: float, *, follows: bool = False) -> BatchDetector:
+        """Return the same detector with another threshold; they share their network.
+
+        Args:
+            face_threshold: least score of the faces that it reports.
+            follows: what it finds is followed through a video, so that every face is seen again:
+                it need not settle at one look which gender a face presents.
+        """
 
 
 @runtime_checkable

@@ -25,14 +25,15 @@ Judge = Callable[[Tensor], SecondOpinion]
 # the log-odds of its gender.
 SEEN_AGAIN_FROM = 0.1
 PLAIN_SCORE, PLAIN_GENDER = 0.95, 2.0
-# Where both views of a likely face leave it open which gender it presents, it is seen from a little
-# nearer and from a little farther off as well.
+# Where the first view of a likely face leaves it open which gender it presents, it is seen from a
+# little nearer and from a little farther off as well.
 OPEN_SCORE, OPEN_GENDER = 0.3, 1.0
-LAST_ZOOMS = (0.85, 1.15)
+ZOOMS = (0.85, 1.15)
 MOST_CUTS = 64  # close-ups in a forward pass: a crowd must not need more memory than a frame
 
 __all__ = [
     "MOST_PROPOSALS",
+    "ZOOMS",
     "Anchors",
     "Judge",
     "Proposals",
@@ -112,6 +113,19 @@ class Proposals:
         close_up = None if self.close_up is None else self.close_up[chosen]
         return Proposals(self.image[chosen], self.boxes[chosen], self.scores[chosen], close_up)
 
+    def resized(self, times: float) -> Proposals:
+        """Return them with boxes so many times as large."""
+        return replace(self, boxes=resized(self.boxes, times))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Proposals]) -> Proposals:
+        """Return the proposals of all parts, of which no second stage has said anything yet."""
+        return cls(
+            torch.cat([part.image for part in parts]),
+            torch.cat([part.boxes for part in parts]),
+            torch.cat([part.scores for part in parts]),
+        )
+
 
 def propose(predictions: Predictions, least_logit: float, nms_iou: float) -> Anchors:
     """Gather the anchors above a threshold and tell which stand for the same face."""
@@ -128,20 +142,25 @@ def propose(predictions: Predictions, least_logit: float, nms_iou: float) -> Anc
 
 
 def seen_close_up(
-    judge: Judge, face_mix: Tensor, proposals: Proposals, batch: Sequence[Shown]
+    judge: Judge,
+    face_mix: Tensor,
+    proposals: Proposals,
+    batch: Sequence[Shown],
+    zooms: Sequence[float] = ZOOMS,
 ) -> Proposals:
     """Let a second stage judge proposals, and return what both stages say of them.
 
     Where that leaves doubt, a proposal is seen once more, mirrored and around the box that came
-    out. Face and gender then are the mean of what both views say, whose errors differ as the crops
-    do; the box is the second one's, which had less far to go. Where gender is open even then, two
-    more views have a say on it.
+    out; where it leaves open which gender a likely face presents, at two more sizes as well. Face
+    and gender then are the mean of what the views say, whose errors differ as the crops do: face of
+    the first two, gender of all. The box is the second one's, which had less far to go.
 
     Args:
         judge: the second stage.
         face_mix: of the second stage.
         proposals: of the first stage.
         batch: the pictures that they are in.
+        zooms: how many times as large likely faces are seen, too, whose gender is open.
     """
     if not len(proposals):
         return replace(proposals, close_up=proposals.scores)
@@ -151,36 +170,35 @@ def seen_close_up(
     score = (first + new * face).sigmoid()
     plain = (score > PLAIN_SCORE) & (gender.abs() > PLAIN_GENDER)
     again = ((score > SEEN_AGAIN_FROM) & ~plain).nonzero().squeeze(1)
-    if len(again):
-        moved = replace(proposals, boxes=boxes).select(again)
-        face_again, boxes_again, gender_again = _opinion(judge, moved, batch, mirrored=True)
-        face[again] = (face[again] + face_again) / 2
-        boxes[again] = boxes_again
-        gender[again] = (gender[again] + gender_again) / 2
-        score = (first + new * face).sigmoid()
-    is_open = ((score > OPEN_SCORE) & (gender.abs() < OPEN_GENDER)).nonzero().squeeze(1)
-    if len(is_open):
-        some = replace(proposals, boxes=boxes).select(is_open)
-        zoomed = Proposals(
-            some.image.repeat(len(LAST_ZOOMS)),
-            torch.cat([resized(some.boxes, zoom) for zoom in LAST_ZOOMS]),
-            some.scores.repeat(len(LAST_ZOOMS)),
-        )
-        _, _, last = _opinion(judge, zoomed, batch)
-        views = last.view(len(LAST_ZOOMS), -1)
-        # what is open has been seen twice
-        gender[is_open] = (2 * gender[is_open] + views.sum(0)) / (2 + len(views))
+    if not len(again):
+        return Proposals(proposals.image, boxes, score, gender)
+    is_open = (score[again] > OPEN_SCORE) & (gender[again].abs() < OPEN_GENDER)
+    moved = replace(proposals, boxes=boxes).select(again)
+    unclear = moved.select(is_open)
+    views = [moved, *(unclear.resized(zoom) for zoom in zooms)]
+    face_again, boxes_again, gender_again = _opinion(
+        judge, Proposals.joined(views), batch, mirrored=len(again)
+    )
+    face[again] = (face[again] + face_again[: len(again)]) / 2
+    boxes[again] = boxes_again[: len(again)]
+    said = gender[again] + gender_again[: len(again)]
+    said[is_open] += gender_again[len(again) :].view(len(zooms), len(unclear)).sum(0)
+    gender[again] = said / torch.where(is_open, 2 + len(zooms), 2)
+    score = (first + new * face).sigmoid()
     return Proposals(proposals.image, boxes, score, gender)
 
 
 def _opinion(
-    judge: Judge,
-    proposals: Proposals,
-    batch: Sequence[Shown],
-    *,
-    mirrored: bool = False,
+    judge: Judge, proposals: Proposals, batch: Sequence[Shown], *, mirrored: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups."""
+    """Return log-odds of a face [K], boxes [K, 4] and log-odds of female [K] of close-ups.
+
+    Args:
+        judge: the second stage.
+        proposals: what is seen close up.
+        batch: the pictures that they are in.
+        mirrored: how many of them, from the first one on, are seen mirrored.
+    """
     image, around = proposals.image.cpu().numpy(), proposals.boxes.cpu().numpy()
     cuts, middle = sharpest_crops(
         [shown.pixels for shown in batch],
@@ -190,13 +208,13 @@ def _opinion(
         SIDE_PX,
         FACE_PX,
     )
-    opinions = []
-    for start in range(0, len(cuts), MOST_CUTS):
-        some = torch.from_numpy(cuts[start : start + MOST_CUTS]).to(proposals.boxes.device)
-        opinions.append(judge(some.flip(2) if mirrored else some))
+    cuts[:mirrored] = cuts[:mirrored, :, ::-1]
+    opinions = [
+        judge(torch.from_numpy(cuts[start : start + MOST_CUTS]).to(proposals.boxes.device))
+        for start in range(0, len(cuts), MOST_CUTS)
+    ]
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
-    if mirrored:
-        deltas[:, 0].neg_()
+    deltas[:mirrored, 0].neg_()
     boxes = refined_boxes(deltas, torch.from_numpy(middle).to(deltas.device))
     return face, boxes, gender[:, FEMALE] - gender[:, MALE]
 

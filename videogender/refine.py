@@ -211,10 +211,10 @@ class RefinedDetector:
         """Least score of the faces that are reported."""
         return self.detector.face_threshold
 
-    def at_threshold(self, face_threshold: float) -> RefinedDetector:
-        """Return this detector with another face threshold; both share their networks."""
+    def at_threshold(self, face_threshold: float, *, follows: bool = False) -> RefinedDetector:
+        """Return this detector with another face threshold; see `Detector.at_threshold`."""
         other = copy.copy(self)
-        other.detector = self.detector.at_threshold(face_threshold)
+        other.detector = self.detector.at_threshold(face_threshold, follows=follows)
         return other
 
     def describe(self) -> str:

@@ -198,7 +198,7 @@ class Looker:
         if isinstance(self._detector, WeakDetector):
             follows = self._settings.track.label_by == "track"
             low = min(self._settings.track.low_threshold, threshold) if follows else threshold
-            self._asked = self._detector.at_threshold(low)
+            self._asked = self._detector.at_threshold(low, follows=follows)
         for follower in self._followers:
             if follower is not None:
                 follower.set_face_threshold(threshold)
