@@ -293,7 +293,7 @@ def video(
     A line of TRUTH is a frame that somebody looked at:
 
       {"frame": 12,
-       "faces": [{"box": [x1, y1, x2, y2], "label": "female", "track": 3}]}
+       "faces": [{"box": [12, 30, 52, 84], "label": "female", "track": 3}]}
 
     `label` is left out, or unsure, where nobody can tell, and `track` may be left
     out everywhere: then boxes that overlap from line to line are one. For a
