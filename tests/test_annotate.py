@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,9 +113,31 @@ def test_a_part_that_holds_no_frame(clip: Path) -> None:
     assert names(clip.parent) == ["clip.mp4"]
 
 
-def test_end_before_start(clip: Path) -> None:
-    with pytest.raises(ConfigError, match="should lie after the start"):
-        annotate(clip, detector=SquareDetector(), start_seconds=5, end_seconds=5)
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        (5, 5, r"--end \(5 s\) should be later than --start \(5 s\)"),
+        (None, 0, r"--end \(0 s\) should be later than 0"),
+    ],
+)
+def test_end_before_start(clip: Path, start: float | None, end: float, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        annotate(clip, start_seconds=start, end_seconds=end)
+
+
+def test_a_span_between_two_frames_tells_the_length_of_the_whole(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "a.mp4", count=250)
+    [summary] = annotate(clip, detector=SquareDetector(), start_seconds=0.01, end_seconds=0.02)
+    assert str(summary.error) == f"{clip}: shows nothing in that span; it lasts about 10.0 s"
+
+
+def test_a_span_of_images_is_told_once_and_changes_nothing(clip: Path, still: Path) -> None:
+    done = annotate([clip, still], detector=SquareDetector(), start_seconds=0.5)
+    assert [summary.frames for summary in done] == [12, 1]
+    assert [summary.warnings for summary in done] == [
+        (),
+        ("--start and --end are for videos; images have no time",),
+    ]
 
 
 def test_an_image_keeps_its_format_and_is_drawn_on(still: Path) -> None:
@@ -155,6 +178,7 @@ def test_a_jpeg_keeps_profile_and_exif_but_for_its_orientation(tmp_path: Path) -
     annotate(path, detector=SquareDetector(), settings=blurred, force=True)
     with Image.open(summary.output) as image:
         assert not image.getexif(), "a small copy of the picture may hide there"
+        assert image.info["icc_profile"] == profile
 
 
 def test_nothing_drawn_gives_the_same_pixels(still: Path) -> None:
@@ -236,12 +260,23 @@ def test_an_input_that_fails_halfway_leaves_nothing(clip: Path, still: Path) -> 
     assert names(clip.parent) == ["clip.mp4", "still.png"]
 
 
-def test_a_defect_is_raised_and_leaves_nothing(clip: Path) -> None:
-    detector = FailsLate()
-    detector.error = ZeroDivisionError
-    with pytest.raises(ZeroDivisionError, match="late"):
-        annotate(clip, detector=detector, json=clip.parent / "faces.jsonl")
-    assert names(clip.parent) == ["clip.mp4"]
+def test_a_defect_leaves_nothing_of_its_input_and_the_others_alone(clip: Path, still: Path) -> None:
+    class Odd(SquareDetector):
+        def detect(self, scaled, sizes_wh):  # type: ignore[no-untyped-def]
+            if (160, 120) in sizes_wh and len(self.batches) == 2:
+                raise KeyError("of two\nlines")
+            return super().detect(scaled, sizes_wh)
+
+    jsonl = clip.parent / "faces.jsonl"
+    first, second = annotate([clip, still], detector=Odd(), json=jsonl)
+    assert str(first.error) == f"{clip}: unexpected KeyError: 'of two\\nlines'"
+    assert first.error is not None
+    assert first.error.exit_code == 1
+    [trace] = pickle.loads(pickle.dumps(first.error)).__notes__  # processes tell it to each other
+    assert "in detect" in trace
+    assert (second.error, second.faces) == (None, 1)
+    assert {record["source"] for record in records(jsonl)} == {str(still)}
+    assert names(clip.parent) == ["clip.mp4", "faces.jsonl", "still.annotated.png", "still.png"]
 
 
 class Stops(Progress):
@@ -353,17 +388,14 @@ def test_one_file_for_two_inputs_is_refused(clip: Path, still: Path) -> None:
         annotate([clip, still], output="out.mp4", detector=SquareDetector())
 
 
-def test_two_inputs_that_share_a_name_are_refused(clip: Path, tmp_path: Path) -> None:
-    other = write_video(tmp_path / "clip.mkv", count=3)
-    with pytest.raises(OutputError, match=r"clip\.mp4 and .*clip\.mkv would both be written here"):
-        annotate([clip, other], detector=SquareDetector())
-
-
-def test_a_wrong_suffix_is_told_by_its_own_name(clip: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out.avi"
-    [summary] = annotate(clip, output=target, detector=SquareDetector())
-    assert isinstance(summary.error, OutputError)
-    assert str(summary.error).startswith(f"{target}: ")
+@pytest.mark.parametrize("name", ["out.avi", "out.png"])
+def test_a_wrong_suffix_is_refused_before_any_work(clip: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    detector = SquareDetector()
+    with pytest.raises(OutputError) as caught:
+        annotate([clip], output=target, detector=detector)
+    assert str(caught.value).startswith(f"{target}: annotated video is MP4")
+    assert detector.batches == []
     assert names(tmp_path) == ["clip.mp4"]
 
 

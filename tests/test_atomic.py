@@ -141,3 +141,9 @@ def test_what_another_run_still_writes_is_kept(tmp_path: Path) -> None:
             assert young.exists()
         busy.write_bytes(b"whole")
     assert (tmp_path / "long.mp4").read_bytes() == b"whole"
+
+
+def test_a_pipe_that_breaks_is_none_of_the_files(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), pending(tmp_path / "a.mp4"):
+        raise BrokenPipeError
+    assert list(tmp_path.iterdir()) == []

@@ -33,8 +33,6 @@ from videogender.render import Canvas, draw_faces
 from videogender.tracking.evidence import ClassEvidence, whole_life, whole_life_of_classes
 from videogender.tracking.tape import Tape
 
-pytestmark = pytest.mark.usefixtures("asked_once")
-
 CLASSES = ("mask", "no mask", "half")
 
 

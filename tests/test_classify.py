@@ -26,8 +26,6 @@ from videogender.frames import MEAN_RGB, RgbPicture
 from videogender.network import checkpoints
 from videogender.network.attributes import LinearClassifier
 
-pytestmark = pytest.mark.usefixtures("asked_once")
-
 CPU = DetectSettings(device="cpu", precision="fp32")
 LABELS = ("red", "green", "blue")
 

@@ -24,9 +24,10 @@ from rich.text import Text
 from squares import picture, read_frames, write_video
 
 import videogender
-from videogender.cli.annotate import parse_time
+from videogender.cli.annotate import looks
 from videogender.cli.main import SUBCOMMANDS, main
-from videogender.config import Settings, load_settings
+from videogender.cli.times import parse_time
+from videogender.config import Settings, load_settings, with_overrides
 from videogender.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -138,6 +139,27 @@ def test_the_public_names_are_sorted_and_there() -> None:
         _ = videogender.detect
 
 
+@pytest.mark.parametrize(
+    ("every", "detect_fps", "blur", "found"),
+    [
+        (None, None, None, (None, 8.0)),
+        (5, None, None, (5, 0.0)),
+        (1, None, None, (1, 0.0)),
+        (None, 6.0, True, (1, 6.0)),
+        (None, 0.0, None, (1, 0.0)),
+        (None, None, True, (1, 0.0)),
+    ],
+)
+def test_flags_about_looks_win_over_those_of_a_file(
+    every: int | None, detect_fps: float | None, blur: bool | None, found: tuple[object, object]
+) -> None:
+    file = with_overrides(Settings(), {"track.detect_fps": 8.0})
+    follow = with_overrides(
+        file, {**looks(every, detect_fps, blur=blur), "render.blur": blur}
+    ).follow
+    assert (follow.every, follow.detect_fps) == found
+
+
 def test_help_of_annotate_names_every_setting_and_its_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +172,18 @@ def test_help_of_annotate_names_every_setting_and_its_default(
         *("--unsure-below", "--min-face-px", "--nms-iou", "--batch-size", "--threads"),
         *("--start", "--end", "--codec", "--crf", "--preset", "--style", "--blur", "--no-labels"),
         *("--mot", "--coco", "--vtt", "--summary", "--report", "--thumbnails", "--zone", "--line"),
-        *("--json", "--csv", "--no-video", "--output", "-o", "--force", "-f", "--quiet", "-q"),
+        *(
+            "--json",
+            "--csv",
+            "--no-video",
+            "--output",
+            "-o",
+            "-r",
+            "--force",
+            "-f",
+            "--quiet",
+            "-q",
+        ),
         "--config",
     }
     for flag in flags:
@@ -169,9 +202,15 @@ def test_help_of_annotate_names_every_setting_and_its_default(
         (["annotate", "x.mp4", "--crf", "99"], 2, r"--crf should be a whole number \(0 to 63\).*"),
         (["annotate", "x.mp4", "--style", "x"], 2, "--style should be box, corners or none.*"),
         (["annotate", "x.mp4", "--start", "1:75"], 2, "--start should be a time such as .*"),
+        (["annotate", "x.mp4", "--end", "0"], 2, r"--end \(0 s\) should be later than 0"),
         (["annotate", "x.mp4", "--zone", "a:1"], 2, "--zone: 'a:1': '1' should be x,y such as .*"),
         (["annotate", "x.mp4", "--line", "a:1,1"], 2, "--line: 'a:1,1' should have two points.*"),
         (["annotate", "x.mp4", "--thumbnails", "x"], 2, "--thumbnails should be none, blurred .*"),
+        (
+            ["annotate", "x.mp4", "--blur", "--thumbnails", "plain"],
+            2,
+            "--thumbnails plain would show the faces that --blur hides; drop either.*",
+        ),
         (["annotate", "x.mp4", "--config", "no.yaml"], 2, r"no\.yaml: cannot read this file: .*"),
         (["annotate", "x.mp4", "--model", "big"], 5, "--model should be lite or vgg16, got 'big'"),
         (["annotate", "x.mp4"], 3, r"x\.mp4: .*"),
@@ -202,6 +241,29 @@ def test_debug_shows_the_trace(tmp_path: Path) -> None:
         assert ran.stderr.splitlines()[-1].startswith("error: --no-video leaves nothing")
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_debug_shows_the_trace_of_one_input_among_several(tmp_path: Path, debug: bool) -> None:
+    code = (
+        "import sys; from videogender import work; from videogender.cli.main import main\n"
+        "work.load_detector = lambda settings: object()\n"
+        "work.Work._annotate = lambda self, *rest: 1 / 0\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    write_video(tmp_path / "a.mp4")
+    arguments = ["annotate", "a.mp4", "--no-video", "--json", "a.jsonl", *["--debug"] * debug]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "a.mp4: unexpected ZeroDivisionError: division by zero" in ran.stderr
+    assert ("Traceback" in ran.stderr) is debug
+
+
 def test_config_show_prints_what_is_in_force(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,12 +289,22 @@ def test_config_show_prints_what_is_in_force(
         ("1:02", 62.0),
         ("01:02:03.5", 3723.5),
         ("100:00:00", 360000.0),
+        ("90s", 90.0),
+        ("1m30", 90.0),
+        ("1.5M", 90.0),
+        ("1h30m", 5400.0),
+        ("2h", 7200.0),
+        ("1m5s", 65.0),
         ("75:00", None),
         ("1:60", None),
         ("-3", None),
         ("1e3", None),
         ("inf", None),
         ("1:", None),
+        ("1:30s", None),
+        ("1s30m", None),
+        ("5x", None),
+        ("s", None),
         ("", None),
     ],
 )
@@ -381,7 +453,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
     assert process.stderr
     assert json.loads(process.stdout.readline())["frame"] == 0
     process.stdout.close()
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=30) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 

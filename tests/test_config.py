@@ -200,7 +200,7 @@ def values_of(key: str) -> st.SearchStrategy[object]:
         return st.sampled_from(rule.choices)
     if isinstance(default, bool):
         return st.booleans()
-    if isinstance(default, int):
+    if isinstance(default, int) or key == "track.every":
         least, most = int(rule.least or 0), None if rule.most is None else int(rule.most)
         return st.integers(least, most)
     if isinstance(default, float) or rule.most is not None:

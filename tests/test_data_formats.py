@@ -113,6 +113,20 @@ def test_coco_is_read_by_its_own_tools(tmp_path: Path) -> None:
     assert [image.get("time_s") for image in images] == [0.0, 0.2, None, 0.0]
 
 
+def test_coco_keeps_videos_apart_that_differ_in_their_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "faces.json"
+    with CocoSink(path, unsure_below=0.65) as sink:
+        mark = sink.mark()
+        sink.write(frame(0, 0.0, "talk.avi"), Faces.empty())
+        sink.rollback(mark)
+        for name in ("talk.mov", "talk.mp4", "b/talk.mp4"):
+            sink.write(frame(0, 0.0, name), Faces.empty())
+            sink.write(frame(1, 0.1, name), Faces.empty())
+    names = [image["file_name"] for image in COCO(str(path)).dataset["images"]]
+    folders = ("talk", "talk.mp4", "b/talk")
+    assert names == [f"{folder}/{i:06d}.jpg" for folder in folders for i in (0, 1)]
+
+
 def test_coco_results_can_be_evaluated(tmp_path: Path) -> None:
     """pycocotools matches every box with itself."""
     from pycocotools.cocoeval import COCOeval

@@ -11,6 +11,11 @@ from videogender import __version__, doctor
 from videogender.cli.main import main
 
 
+def test_extras_are_those_of_the_package() -> None:
+    assert {"onnxruntime", "openvino", "ray", "starlette"} <= set(doctor._optional())
+    assert "pytest" not in doctor._optional()
+
+
 def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     findings = {f["topic"]: f for f in json.loads(capsys.readouterr().out)}

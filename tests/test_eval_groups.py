@@ -174,6 +174,25 @@ GROUPS = {
 }
 
 
+def test_groups_of_which_few_are_found_are_not_compared() -> None:
+    answers = GenderAnswers.joined(answers_of(300, 1), answers_of(300, 2))
+    names = np.array(["a", "b"] * 300)
+    assert worst_gap(answers, names) is not None
+    hidden = np.flatnonzero((names == "b") & ~np.isnan(answers.female))[99:]
+    answers.female[hidden] = np.nan
+    assert worst_gap(answers, names) is None
+
+
+def test_resamples_without_a_group_say_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are right: groups of one or two are missing in many a resample, and lie 0 apart."""
+    monkeypatch.setattr("videogender.evaluation.groups.LEAST_FACES", 1)
+    sure, nothing = np.array([0.9, 0.9, 0.9]), np.zeros(3)
+    answers = GenderAnswers(sure, np.full(3, True), nothing, nothing)
+    gap = worst_gap(answers, np.array(["a", "b", "b"]))
+    assert gap is not None
+    assert (gap.width, gap.interval) == (0, (0, 0))
+
+
 def test_women_and_men_are_compared() -> None:
     answers = answers_of(300)
     found = ~np.isnan(answers.female)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from videogender.dataset import Entry
-from videogender.evaluation.detection import average_precision, evaluate_detection, iou, judge
+from videogender.dataset import Entry, read_rgb
+from videogender.errors import TrainingError
+from videogender.evaluation.detection import (
+    average_precision,
+    detect_all,
+    evaluate_detection,
+    iou,
+    judge,
+)
 from videogender.evaluation.gender import (
     GenderAnswers,
     calibration_error,
@@ -19,6 +28,7 @@ from videogender.evaluation.gender import (
     fit_temperature,
     gender_figures,
 )
+from videogender.evaluation.labelled import picture_size_wh
 from videogender.frames import Faces
 
 FAR = [500.0, 500.0, 540.0, 540.0]
@@ -121,6 +131,33 @@ def test_faces_are_measured_at_the_long_side() -> None:
     wide = entry({"box": box(0, 30)}, size=(1280, 720))
     assert evaluate_detection([(wide, faces())], 16.0, 640).faces == 0
     assert evaluate_detection([(wide, faces())], 16.0, 1280).faces == 1
+
+
+class NoFaces:
+    batch_size = 2
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
+        return [Faces.empty()] * len(images)
+
+
+def test_labels_for_another_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(path)
+    good = Entry(path, 60, 40, [], {})
+    assert [each for each, _ in detect_all(NoFaces(), [good] * 3)] == [good] * 3
+    for size_wh in ((30, 20), (40, 60)):
+        with pytest.raises(TrainingError, match=r"a\.png: 60x40 pixels, the data file says \d+x"):
+            list(detect_all(NoFaces(), [good, Entry(path, *size_wh, [], {})]))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
+def test_sizes_are_known_without_decoding(tmp_path: Path, ending: str, orientation: int) -> None:
+    path = tmp_path / f"a.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(path, exif=exif)
+    assert picture_size_wh(path) == read_rgb(path).shape[1::-1]
 
 
 def test_nothing_to_find_gives_zeros() -> None:

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coloured import coloured_lite, scene
 
 from videogender.cli.main import main
+from videogender.closeup import face_crops
 from videogender.config import DetectSettings
 from videogender.detector import Detector
-from videogender.exporting import ASKED_A_LEVEL, Standalone
+from videogender.exporting import ASKED_A_LEVEL, Standalone, graph_of
 from videogender.network import checkpoints
+from videogender.network.attributes import AttributeHeads
 from videogender.network.boxes import decode, iou_matrix, nms
 from videogender.network.heads import FEMALE, MALE
 from videogender.network.lite import Lite
-from videogender.network.second_stage import SIDE_PX, SecondStage
+from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 from videogender.sources import open_source
 from videogender.weights_store import resolve
 
@@ -55,6 +58,56 @@ def test_standalone_answers_as_the_network_does(
         first = slice(0, cells[0])
         least = scores[row, first][asked[row, first]].min()
         assert scores[row, first][~asked[row, first]].max() <= least
+
+
+def test_both_stages_add_up_as_the_description_says() -> None:
+    """Followed to the letter, at a temperature of 2, it gives what the detector says."""
+    torch.manual_seed(0)
+    network = coloured_lite(gender=True, face_level=2)
+    stage = SecondStage().eval()
+    with torch.no_grad():
+        stage.box.weight.zero_()
+        stage.box.bias.zero_()
+        stage.face.bias.fill_(6.0)  # it is sure of both: one look is enough
+        stage.gender.bias.copy_(torch.tensor([3.0, 0.0]))
+        stage.gender_mix.copy_(torch.tensor([0.75, 0.5, 0.25]))
+        stage.face_mix.copy_(torch.tensor([0.5, 0.25, -0.5]))
+    network.second_stage = stage
+    detector = Detector(network, DetectSettings(precision="fp32"), temperature=2.0)
+    picture = scene(256, 192, (3, 5, "red"), (11, 6, "blue"), cell=16)
+    [found] = detector([picture])
+    first, second = graph_of(detector, "first"), graph_of(detector, "second")
+    with torch.inference_mode():
+        image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+        boxes, scores, female = (out[0] for out in first.module(image))
+        likely = scores > detector.settings.face_threshold
+        crops = face_crops(picture, boxes[likely].numpy(), SIDE_PX, FACE_PX)
+        face, _, close_up = second.module(torch.from_numpy(crops).permute(0, 3, 1, 2).float())
+    old, new, more = stage.face_mix.tolist()
+    both = (old * scores[likely].logit() + new * face + more).sigmoid()
+    order = both.argsort(descending=True).numpy()
+    np.testing.assert_allclose(both.numpy()[order], found.scores, atol=1e-4)
+    old, new, more = stage.gender_mix.tolist()
+    odds = (old * female[likely] + new * close_up + more) / detector.temperature
+    np.testing.assert_allclose(odds.sigmoid().numpy()[order], found.female, atol=1e-4)
+    assert np.ptp(found.female) > 0.1
+    assert "female: log-odds" in first.description
+    assert "divide that of female by temperature" in second.description
+    network.second_stage = None
+    assert "female: probability" in graph_of(detector, "first").description
+
+
+def test_fine_tuned_heads_are_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, out = tmp_path / "mine.safetensors", tmp_path / "a.onnx"
+    network = Lite(gender=False).eval()
+    head = AttributeHeads.beside(network, 2)
+    for facts in ({"task": "gender"}, {"task": "attribute", "labels": '["mask", "none"]'}):
+        checkpoints.save(network, weights, facts, head=head)
+        assert main(["export", str(out), "--weights", str(weights)]) == 5
+        assert "a fine-tuned head beside the network" in capsys.readouterr().err
+        assert not out.exists()
 
 
 @pytest.mark.slow  # PyTorch's exporter takes half a minute
@@ -124,7 +177,7 @@ def test_an_exported_second_stage_judges_close_ups_as_the_detector_does(
     if network.second_stage is None:
         network.second_stage = SecondStage()
     weights = tmp_path / "both.safetensors"
-    checkpoints.save(network.eval(), weights, metadata)
+    checkpoints.save(network.eval(), weights, {**metadata, "temperature": "2"})
     path = tmp_path / "second.onnx"
     assert main(["export", str(path), "--stage", "second", "--weights", str(weights)]) == 0
     assert "largest difference to PyTorch: face" in capsys.readouterr().out
@@ -145,6 +198,7 @@ def test_an_exported_second_stage_judges_close_ups_as_the_detector_does(
     for key in ("face_mix", "gender_mix"):
         mix = getattr(both.network.second_stage, key).tolist()
         assert json.loads(facts[key]) == pytest.approx(mix)
+    assert facts["temperature"] == "2"
 
 
 def test_weights_without_a_second_stage_have_none_to_export(
@@ -155,6 +209,11 @@ def test_weights_without_a_second_stage_have_none_to_export(
     out = tmp_path / "a.onnx"
     assert main(["export", str(out), "--stage", "second", "--weights", str(weights)]) == 5
     assert "no second stage" in capsys.readouterr().err
+    assert main(["export", str(out), "--precision", "int8", "--weights", str(weights)]) == 5
+    assert "do not know their ranges" in capsys.readouterr().err
+    network = Lite().eval()
+    network.ranges = {"stem.0": (0.0, 1.0)}
+    checkpoints.save(network, weights, {})
     assert main(["export", str(out), "--precision", "int8", "--weights", str(weights)]) == 5
     assert "do not know their ranges" in capsys.readouterr().err
     assert not out.exists()

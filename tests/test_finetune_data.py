@@ -65,6 +65,14 @@ def test_table_with_boxes_and_sides(tmp_path: Path) -> None:
     assert read_labelled(tmp_path).samples[1].box == (20, 2, 50.5, 24)
 
 
+def test_table_of_celeba(tmp_path: Path) -> None:
+    rows = ["000001.jpg,1,-1,1", "000002.jpg,-1,1,1"]
+    write_csv(tmp_path, rows, "image_id,Attractive,Male,Young")
+    labelled = read_labelled(tmp_path)
+    assert said(labelled) == [("000001.jpg", "female", None), ("000002.jpg", "male", None)]
+    assert labelled.column == "Male"
+
+
 def test_folders_are_classes_and_folders_below_are_persons(tmp_path: Path) -> None:
     write_pictures(tmp_path, ["Men/a.png", "women/b.png", "women/ann/c.png", ".git/d.png"])
     (tmp_path / "women" / "notes.txt").write_text("no picture")

@@ -120,7 +120,7 @@ def test_rare_classes_weigh_more(made: tuple[Path, Path]) -> None:
 
 def test_it_learns_and_keeps_the_best(made: tuple[Path, Path]) -> None:
     bank, weights = made
-    loop = loop_on(bank, weights, FinetuneSettings(epochs=12, batch=4, learning_rate=5e-3))
+    loop = loop_on(bank, weights, FinetuneSettings(epochs=24, batch=4, learning_rate=5e-3))
     rows: list[dict[str, Any]] = []
     loop.run(epoch_done=lambda row, best: rows.append({**row, "best": best}))
     assert rows[-1]["train_loss"] < 0.5 * rows[0]["train_loss"]

@@ -183,7 +183,8 @@ def test_a_second_stage_is_weighed_against_new_heads(
 ) -> None:
     """Of it nothing changes but how much it counts; what is reported is what `annotate` says."""
     start = write_two_stages(tmp_path / "start.safetensors")
-    want = settings(recipe, epochs=8, batch=4, learning_rate=5e-3, split__val=0.5, split__test=0.25)
+    more = {"split__val": 0.5, "split__test": 0.25}
+    want = settings(recipe, epochs=20, batch=4, learning_rate=5e-3, **more)
     results = run(faces, start, tmp_path / "run", want)
     best = tmp_path / "run" / "best.safetensors"
     before, after = tensors(start), tensors(best)
@@ -215,6 +216,25 @@ def test_few_answers_give_both_stages_an_equal_say(faces: Path, tmp_path: Path) 
     assert after["second_stage.gender_mix"].tolist() == [0.5, 0.5, 0]
 
 
+def test_sizes_are_told_of_the_same_answers_each_face_once(faces: Path, tmp_path: Path) -> None:
+    start = write_two_stages(tmp_path / "start.safetensors")
+    want = settings(epochs=8, batch=4, learning_rate=5e-3, features__scales=[1.0, 0.5])
+    results = run(faces, start, tmp_path / "run", want)
+    rows = results["by_size"]
+    assert sum(row["faces"] for row in rows) == results["after"]["faces"] == 10
+    right = sum(row["faces"] * row["accuracy"] for row in rows)
+    assert right == pytest.approx(10 * results["after"]["accuracy"])
+
+
+def test_without_gender_heads_the_second_stage_counts_as_before(
+    faces: Path, tmp_path: Path
+) -> None:
+    start = write_two_stages(tmp_path / "start.safetensors")
+    run(faces, start, tmp_path / "run", settings("classifier", epochs=1))
+    after = tensors(tmp_path / "run" / "best.safetensors")
+    assert after["second_stage.gender_mix"].tolist() == [0, 1, 0]
+
+
 def test_mixing_is_what_the_detector_does() -> None:
     logits = np.array([[1.0, 0.0], [0.0, 2.0], [np.nan, np.nan]])
     heads = Answers(logits, np.array([0, 1, 0]), np.ones(3), np.ones(3), np.array([2, 0, 1]))
@@ -239,7 +259,7 @@ def test_wrong_labels_are_suspected(lite: Path, tmp_path: Path) -> None:
     lines = (folder / "faces.jsonl").read_text().splitlines()
     lines[6] = lines[6].replace("female", "male")
     (folder / "faces.jsonl").write_text("\n".join(lines) + "\n")
-    want = settings(epochs=6, batch=4, learning_rate=5e-3, split__folds=4)
+    want = settings(epochs=15, batch=4, learning_rate=5e-3, split__folds=4)
     results = run(folder, lite, tmp_path / "run", want)
     assert results["suspected"][0]["where"] == "faces.jsonl:7"
     assert results["suspected"][0]["answer"] == "female"
@@ -367,6 +387,24 @@ def test_joint_training_has_labels_judged_by_heads(
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(kept["suspected"]) == 1
     assert not list((cache / "features").glob("*")), "features were for this alone"
+
+
+def test_joint_training_that_was_killed_before_a_checkpoint_begins_anew(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = settings("joint", joint__steps=1, joint__batch=8, joint__side=96)
+
+    def killed(*arguments: Any) -> None:
+        raise OutputError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("videogender.training.launch.StopRequest", killed)  # made before it forks
+        with pytest.raises(OutputError, match="killed"):
+            run(faces, resolve("lite"), tmp_path / "run", want)
+    left = {path.name for path in (tmp_path / "run" / "joint" / "run").iterdir()}
+    assert left == {"run.json"}
+    results = run(faces, resolve("lite"), tmp_path / "run", want, resume=True)
+    assert results["outcome"] == "finished"
 
 
 def test_a_whole_network_is_judged_by_what_annotate_would_say() -> None:

@@ -368,6 +368,7 @@ def test_ctrl_c_never_leaves_a_part_that_counts_as_finished(
     ("arguments", "message"),
     [
         ({"skip_existing": True, "json": "x"}, "--skip-existing leaves inputs out.*without x"),
+        ({"skip_existing": True, "json": "x"}, "or use --force instead of --skip-existing to do"),
         ({"skip_existing": True, "video": False, "mot": "x"}, "--skip-existing leaves inputs out"),
         ({"jobs": -1}, "--jobs should be 0 or a number of processes, got -1"),
         ({"jobs": 2}, "processes of --jobs load their own detector"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from squares import write_video
-from test_jobs import HERE, run
+from test_jobs import HERE, names, pending, run, start, wait_for
 from test_jobs_parts import show_the_same
 
 from videogender.annotation import annotate
@@ -57,6 +58,30 @@ def test_a_cluster_that_loses_a_worker_finds_what_one_process_finds(tmp_path: Pa
         assert alone.read_bytes() == cluster.read_bytes(), flag
     for copy in (tmp_path / "alone").iterdir():
         show_the_same(copy, tmp_path / "cluster" / copy.name)
+
+
+@needs_ray
+@pytest.mark.timeout(600)
+@pytest.mark.slow  # Ray starts half a dozen processes first
+def test_sigterm_is_not_left_to_ray(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", count=400)
+    hook = {"runtime_env": {"worker_process_setup_hook": "run_squares.stand_in"}}
+    env = {
+        "PYTHONPATH": f"{HERE.parent}:{HERE}",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(hook),
+        "SQUARES_DELAY": "0.1",
+    }
+    process = start("a.mp4", "b.mp4", "--engine", "ray", "-j", "2", cwd=tmp_path, env=env)
+    try:
+        wait_for(lambda: pending(tmp_path) == 2)
+        time.sleep(2.0)  # of about 10 s in all
+        process.terminate()
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    assert names(tmp_path) == ["a.annotated.mp4", "a.mp4", "b.annotated.mp4", "b.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -155,6 +156,22 @@ def test_after_a_failure_only_that_is_done_again(clips: Path) -> None:
     assert re.search("^4 inputs, 3 skipped: 181 frames, 181 faces", err, re.M)
     check_data(clips, "f")
     assert ".f--json.videogender" not in names(clips), "the run is complete"
+
+
+def test_kept_data_that_are_damaged_fail_alone(clips: Path) -> None:
+    call = (*INPUTS, "--no-video", *flags("d"), "--skip-existing")
+    assert run(*call, cwd=clips, env={"SQUARES_FATAL_WIDTH": "200"})[0] == 1
+    kept = clips / ".d--json.videogender"
+    for name, odd in zip(names(kept), (b"", b"\x80\x05", pickle.dumps(["no piece"])), strict=True):
+        line = (kept / name).read_bytes().partition(b"\n")[0]
+        (kept / name).write_bytes(line + b"\n" + len(odd).to_bytes(8, "little") + odd)
+    code, _, err = run(*call, "--force", cwd=clips)
+    assert code == 4, err
+    told = re.findall(r"^error: (\S+): its kept data cannot be read \(\w+: ", err, re.M)
+    assert sorted(told) == ["a.mp4", "b.mp4", "still.png"]
+    assert "wide.mp4: 20 frames, 20 faces" in err
+    with (clips / "d--json").open(encoding="utf-8") as file:
+        assert {json.loads(row)["source"] for row in file} == {"wide.mp4"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

@@ -120,11 +120,14 @@ def test_the_label_follows_the_threshold(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_stay_valid(tmp_path: Path) -> None:
-    path = tmp_path / "faces.jsonl"
+    path, flat = tmp_path / "faces.jsonl", tmp_path / "faces.csv"
     odd = Frame(PICTURE, 0, 0.0, b"caf\xe9.mp4".decode("utf-8", "surrogateescape"))
-    with JsonlSink(path, unsure_below=0.65) as sink:
-        sink.write(odd, Faces.empty())
+    with JsonlSink(path, unsure_below=0.65) as sink, CsvSink(flat, unsure_below=0.65) as table:
+        sink.write(odd, two_faces())
+        table.write(odd, two_faces())
     assert read(path)[0]["source"] == odd.source
+    with flat.open(newline="", encoding="utf-8") as file:
+        assert {row["source"] for row in csv.DictReader(file)} == {r"caf\udce9.mp4"}
 
 
 def test_csv_is_the_same_flat(tmp_path: Path) -> None:

@@ -14,12 +14,20 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from squares import SquareDetector, picture, square_x, write_video
+from squares import SquareDetector, picture, read_frames, square_x, write_video
 
-from videogender.config import LiveSettings, RenderSettings, Settings, TrackSettings
-from videogender.errors import ConfigError, SourceError, VideogenderError
+from videogender.config import (
+    LiveSettings,
+    RenderSettings,
+    Settings,
+    TrackSettings,
+    VideoSettings,
+)
+from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
 from videogender.frames import Faces, RgbPicture
 from videogender.live.engine import Engine
+from videogender.sinks.record import Recorder
+from videogender.sinks.recording import Recording
 from videogender.sources.live import Grab, UnreachableError
 from videogender.sources.playback import Playback
 
@@ -319,6 +327,47 @@ def test_stopping_takes_less_than_two_seconds_in_the_middle_of_a_long_look() -> 
     assert not engine.ended_clean  # and says that a thread was left behind
 
 
+def slow_disk(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    write = Recording.write
+
+    def late(recording: Recording, rgb: NDArray[np.uint8], at: float) -> None:
+        time.sleep(seconds)
+        write(recording, rgb, at)
+
+    monkeypatch.setattr(Recording, "write", late)
+
+
+def test_recordings_of_files_are_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_disk(monkeypatch, 0.3)  # 2.4 s for what waits when the file ends
+    clip = write_video(tmp_path / "clip.mp4", count=12)
+    recorder = Recorder(tmp_path / "day.mp4", VideoSettings(preset="ultrafast"), waits=True)
+    told: list[str] = []
+    engine = Engine(
+        [Playback(clip)], SquareDetector(), PLAIN, recorders=[recorder], notice=told.append
+    )
+    engine.run()
+    assert engine.ended_clean
+    assert len(read_frames(tmp_path / "day.mp4")) == 12
+    assert "the recording is still being written; Ctrl-C leaves its end out" in told
+
+
+def test_a_recording_that_cannot_be_finished_in_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_disk(monkeypatch, 3)
+    recorder = Recorder(tmp_path / "day.mp4", VideoSettings(preset="ultrafast"))
+    source = Scripted(100_000)
+    engine = Engine([source], SquareDetector(), PLAIN, recorders=[recorder])
+    threading.Timer(0.5, engine.request_stop).start()
+    with pytest.raises(OutputError, match=r"day\.mp4: its end is missing"):
+        engine.run()
+    assert not engine.ended_clean
+    monkeypatch.undo()
+    assert recorder.stop(30)
+
+
 def test_nothing_is_drawn_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     monkeypatch.setattr(
@@ -393,9 +442,11 @@ def test_the_threshold_can_be_moved_while_it_runs() -> None:
         engine.set_face_threshold(1.5)
 
 
-def test_pausing_holds_files_and_lets_cameras_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("blur", [False, True])
+def test_pausing_holds_files_and_lets_cameras_run(tmp_path: Path, blur: bool) -> None:
     clip = write_video(tmp_path / "clip.mp4", count=50)
-    engine = Engine([Playback(clip, loop=True), Scripted(10**6)], SquareDetector(), PLAIN)
+    settings = replace(PLAIN, render=replace(PLAIN.render, blur=blur))
+    engine = Engine([Playback(clip, loop=True), Scripted(10**6)], SquareDetector(), settings)
     watcher = Watcher()
     runner = threading.Thread(target=engine.run, args=([watcher],))
     runner.start()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from itertools import pairwise
@@ -164,6 +165,70 @@ def test_an_error_of_the_encoder_is_kept_and_nobody_hangs(tmp_path: Path) -> Non
         recorder.write(squares(1)[0], n / 25)
     assert recorder.stop(5)
     assert isinstance(recorder.error, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "preset", "said"),
+    [
+        ((20_000, 64), "ultrafast", "'libx264' takes no pictures of this size"),
+        ((20_000, 64), "nonsense", "does not open with crf 20 and preset 'nonsense'"),
+        ((64, 64), "nonsense", "does not open with crf 20 and preset 'nonsense'"),
+    ],
+)
+def test_why_an_encoder_does_not_open(
+    tmp_path: Path, size_wh: tuple[int, int], preset: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Recording(tmp_path / "day.mp4", size_wh, VideoSettings(preset=preset))
+
+
+def test_a_recording_goes_on_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(recording: Recording, rgb: NDArray[np.uint8], seconds: float) -> None:
+        raise OutputError("the disk is full")
+
+    recorder = Recorder(tmp_path / "day.mp4", QUICK, waits=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "write", full)
+        recorder.start()
+        recorder.write(squares(1)[0], 0.0)
+        until = time.monotonic() + 10
+        while recorder.running:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert isinstance(recorder.error, OutputError)
+    fill(recorder, squares(3), [1.0, 1.1, 1.2])
+    assert recorder.error is None
+    assert len(read_frames(recorder.paths[-1])) == 3
+
+
+def test_nothing_is_taken_once_it_stops_and_another_part_can_begin_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_close, close = threading.Event(), Recording.close
+
+    def late(recording: Recording) -> None:
+        may_close.wait(10)
+        close(recording)
+
+    monkeypatch.setattr(Recording, "close", late)  # as on a slow disk
+    recorder = Recorder(tmp_path / "day.mp4", QUICK, waits=True)
+    recorder.start()
+    recorder.write(squares(1)[0], 0.0)
+    assert not recorder.stop(0.1)
+    assert not recorder.running
+    for n, rgb in enumerate(squares(20), 1):  # more than may wait
+        recorder.write(rgb, n / 25)
+    recorder.start()
+    assert not recorder.running, "the part before is not finished"
+    may_close.set()
+    until = time.monotonic() + 10
+    while not recorder.running:
+        recorder.start()
+        assert time.monotonic() < until
+    fill(recorder, squares(2), [9.0, 9.1])
+    assert [len(read_frames(path)) for path in recorder.paths] == [1, 2]
 
 
 def test_recorders_end_together(tmp_path: Path) -> None:

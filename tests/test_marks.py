@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drawn_faces import write_portraits, write_set
 
-from videogender.dataset import read_entries
+from videogender.dataset import Entry, read_entries
 from videogender.errors import TrainingError
 from videogender.training.data import ImageStore
 from videogender.training.marks import add_chances, add_ignored
@@ -58,6 +58,37 @@ def test_chances_soften_labels_and_stand_in_for_missing_ones(tmp_path: Path) -> 
     store = ImageStore(entries, [], least_age=3, label_share=0.6)
     np.testing.assert_allclose(store.male, [0.8, 0.25, np.nan, 0.0, np.nan], rtol=1e-6)
     assert store.gender.tolist() == [1, 0, -1, 0, -1], "labels stay, and what is likelier elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "marked", "told"),
+    [
+        (["a/1.png", "b/1.png"], ["a/1.png"], ["a/1.png"]),
+        (["a/1.png", "b/1.png"], ["a/1.png", "b/1.png"], ["a/1.png", "b/1.png"]),
+        (["a/1.png", "a/2.png"], ["a/../a/1.png", "c/2.png"], ["a/1.png", "a/2.png"]),
+        (["a/1.png", "b/2.png"], ["c/1.png", "d/1.png", "c/2.png"], ["b/2.png"]),
+        (["a/1.png", "b/1.png", "b/2.png"], ["c/1.png", "c/2.png"], ["b/2.png"]),
+        (["a/1.png", "a/1.png"], ["c/1.png"], ["a/1.png", "a/1.png"]),
+    ],
+)
+def test_a_bare_name_stands_for_a_picture_only_if_no_other_has_it(
+    tmp_path: Path, pictures: list[str], marked: list[str], told: list[str]
+) -> None:
+    box = [0, 0, 10, 10]
+    entries = [Entry(tmp_path / name, 60, 60, [{"box": box}], {}) for name in pictures]
+    marks = tmp_path / "marks.jsonl"
+    lines = [{"image": name, "faces": [{"box": box, "female": 0.5}]} for name in marked]
+    marks.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert add_chances(entries, marks) == len(told)
+    found = [e.path for e in entries if "female" in e.faces[0]]
+    assert found == [tmp_path / name for name in told]
+
+
+def test_marks_for_nobody_but_namesakes_are_an_error(tmp_path: Path) -> None:
+    entries = [Entry(tmp_path / name, 60, 60, [], {}) for name in ("a/1.png", "b/1.png")]
+    (tmp_path / "marks.jsonl").write_text('{"image": "1.png", "faces": []}\n')
+    with pytest.raises(TrainingError, match="names none of the training pictures"):
+        add_ignored(entries, tmp_path / "marks.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -143,10 +143,22 @@ def test_metadata_names_the_source_and_says_what_was_chosen(yxlijun_file: Path) 
         lambda state: {"state_dict": state, "loss": 0.5},
         lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
         lambda state: collections.OrderedDict((f"module.{k}", v) for k, v in state.items()),
+        lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()},
+        lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
         lambda state: {k: v.half() for k, v in state.items()},
         lambda state: {k: nn.Parameter(v) for k, v in state.items()},
     ],
-    ids=["bare", "weight", "state_dict", "nested", "module", "fp16", "parameters"],
+    ids=[
+        "bare",
+        "weight",
+        "state_dict",
+        "nested",
+        "module",
+        "compiled",
+        "inside",
+        "fp16",
+        "parameters",
+    ],
 )
 @pytest.mark.parametrize("family", ["yxlijun", "clcarwin"])
 def test_every_usual_wrapping_is_read(

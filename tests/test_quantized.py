@@ -282,7 +282,16 @@ def test_files_keep_ranges_and_forget_those_of_other_weights(tmp_path: Path) -> 
     assert checkpoints.load(tmp_path / "b.safetensors")[0].ranges is None
 
 
-@pytest.mark.parametrize("bad", ["nonsense", "[1, 2]", '{"stem.0": 3}', '{"stem.0": ["a", 1]}'])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("nonsense", "[1, 2]", '{"stem.0": 3}', '{"stem.0": ["a", 1]}', '{"stem.0": [0, 1, 2]}'),
+        pytest.param("[" * 100_000, id="nested"),
+        pytest.param(f'{{"stem.0": [0, 1{"0" * 400}]}}', id="huge"),
+        *('{"stem.0": [0, NaN]}', '{"stem.0": [NaN, 1]}', '{"stem.0": [-1e999, 1]}'),
+        *('{"stem.0": [2, 1]}', '{"stem.0": [1, 2]}', '{"head": [0, 1]}'),
+    ],
+)
 def test_ranges_that_cannot_be_read_are_an_error(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "a.safetensors"
     checkpoints.save(Lite().eval(), path, {})

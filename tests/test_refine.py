@@ -22,8 +22,6 @@ from videogender.network import checkpoints
 from videogender.network.attributes import RefeedHead
 from videogender.refine import RefinedDetector, Refiner
 
-pytestmark = pytest.mark.usefixtures("asked_once")
-
 GENDERS = ("female", "male")
 
 

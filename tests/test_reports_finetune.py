@@ -161,6 +161,15 @@ def test_a_small_gain_is_not_called_one(tmp_path: Path) -> None:
     assert "70.0 % are answered rightly; 78.1 % before." in worse.text
 
 
+def test_faces_that_were_not_found_are_not_called_judged(tmp_path: Path) -> None:
+    after = {"faces": 300, "found": 0.123333, "accuracy": 0.7}
+    page = page_of(tmp_path, {**RESULTS, "before": {}, "after": after})
+    lead = page.all("p", "lead")[0].text
+    assert lead == "70.0 % of the 37 found faces, of 300 in all, are answered rightly."
+    rows = {row[0]: row[1:] for row in page.section("Before and after").rows()}
+    assert rows["Faces judged"] == ["\N{EN DASH}", "37 of 300", ""]
+
+
 def scene(path: Path, orientation: int = 1) -> Path:
     """A grey picture with a red face in it, stored as `orientation` says."""
     pixels = np.full((100, 200, 3), 128, np.uint8)

@@ -107,8 +107,9 @@ def test_the_labels_of_the_clip_can_be_measured(
     truth.write_text("\n".join(lines), encoding="utf-8")
     arguments = [str(clip), str(truth), "--long-side", "480", "--threads", "1"]
     assert main(["eval", "video", *arguments, "--json", "-", "--quiet"]) == 0
-    by_track, by_frame = json.loads(capsys.readouterr().out)["results"]
-    assert (by_track["faces"], by_frame["faces"]) == (12, 12)
+    usual, by_track, by_frame = json.loads(capsys.readouterr().out)["results"]
+    assert (usual["label_by"], usual["detect_fps"]) == ("track", 10.0)
+    assert (usual["faces"], by_track["faces"], by_frame["faces"]) == (12, 12, 12)
     assert [track["label"] for track in by_track["tracks"]] == ["female"] * 2 + ["male"] * 2
     assert by_track["found"] >= 0.7  # boxes in the wrong place would find none
     assert by_track["label_changes"] == 0

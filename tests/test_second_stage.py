@@ -45,6 +45,7 @@ from videogender.training.loss import second_stage_losses
 from videogender.training.run_folder import RunFolder
 from videogender.training.sampling import sample_pixels
 from videogender.training.settings import CloseUpSettings, LossSettings, TrainSettings
+from videogender.training.stopping import StopRequest
 
 STILL = CloseUpSettings(shift=0, size=0, rotation_degrees=0, aspect=0, coarse_share=0)
 MOST_PARAMETERS = 1_500_000  # both stages of lite together
@@ -240,6 +241,73 @@ def test_it_learns_and_nothing_else_changes(store: ImageStore, tmp_path: Path) -
     assert all(k.startswith("second_stage.") for k in changed)
 
 
+@pytest.fixture(scope="module")
+def two_groups(data: Path) -> ImageStore:
+    portraits = read_entries(data / "portraits")
+    for number, entry in enumerate(portraits):
+        entry.faces[0]["race"] = "aab"[number % 3]
+    return ImageStore(read_entries(data / "scenes"), portraits, group_by=("race",))
+
+
+def trainer_of(store: ImageStore, folder: Path, rank: int = 0) -> Trainer:
+    torch.manual_seed(0)
+    network = Lite().requires_grad_(False)
+    network.second_stage = SecondStage()
+    settings = TrainSettings(part="second-stage", steps=5, closeups=CloseUpSettings(batch=16))
+    lesson = CloseUpLesson(network.second_stage, pools_of(store), settings)
+    return Trainer(network, lesson, settings, folder, rank)
+
+
+def weights_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([v.double().flatten() for v in trainer.network.state_dict().values()])
+
+
+def test_resumed_run_ends_where_an_uninterrupted_one_does(
+    two_groups: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is noted of groups decides the next draws, here at once."""
+    monkeypatch.setattr("videogender.training.closeups.SLOWLY", 0.2)
+    whole = trainer_of(two_groups, tmp_path)
+    whole.run(lambda progress: None)
+    first = trainer_of(two_groups, tmp_path)
+    stop = StopRequest()
+    with pytest.raises(KeyboardInterrupt):
+        first.run(lambda progress: setattr(stop, "asked", progress.step == 2), stop=stop)
+    second = trainer_of(two_groups, tmp_path)
+    second.resume(tmp_path / "last.pt")
+    assert second.step == 3
+    noted = second.lesson.state()["wrong"]
+    assert not torch.equal(noted, torch.ones_like(noted))
+    torch.rand(7)  # whatever else draws numbers changes nothing
+    second.run(lambda progress: None)
+    assert torch.equal(weights_of(second), weights_of(whole))
+
+
+def test_checkpoints_from_before_resume_with_nothing_noted(
+    two_groups: ImageStore, tmp_path: Path
+) -> None:
+    trainer_of(two_groups, tmp_path).save()
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["lesson"]
+    torch.save(state, tmp_path / "last.pt")
+    trainer = trainer_of(two_groups, tmp_path)
+    trainer.resume(tmp_path / "last.pt")
+    noted = trainer.lesson.state()["wrong"]
+    assert torch.equal(noted, torch.ones_like(noted))
+
+
+def test_processes_drop_other_units_in_each_step(two_groups: ImageStore, tmp_path: Path) -> None:
+    drawn: list[list[float]] = []
+    for rank in (0, 1):
+        trainer = trainer_of(two_groups, tmp_path, rank)
+        look = trainer.network.second_stage
+        assert look is not None
+        look.dropout.register_forward_hook(lambda *given: drawn.append(torch.rand(4).tolist()))
+        for _ in range(2):
+            trainer._some_steps(StopRequest())
+    assert len({tuple(numbers) for numbers in drawn}) == 4
+
+
 def test_settling_weighs_both_looks_as_logistic_regression_does() -> None:
     draw = generator(1)
     inputs = torch.randn(400, 2, generator=draw)
@@ -294,6 +362,7 @@ def test_groups_are_named_by_the_first_key_and_babies_have_no_gender(groups: Ima
     assert groups.groups == ["", "race a", "race b", "race c", "skin V"]
     assert groups.group.tolist() == [1] * 4 + [2] * 4 + [3] * 2 + [4] * 2
     assert groups.gender.tolist() == [-1, 1] + [0, 1] * 5
+    assert groups.young.tolist() == [True] + [False] * 11
 
 
 def test_groups_are_drawn_by_how_wrong_the_network_is_about_them(groups: ImageStore) -> None:
@@ -373,11 +442,20 @@ def test_command_trains_it_beside_given_weights_and_goes_on(data: Path, tmp_path
     first_guess, second_guess = (line for line in said if "got a guess" in line)
     assert not first_guess.startswith("0 faces")
     assert first_guess == second_guess, "it goes on learning from what was guessed at the start"
+    scenes.write_text(labelled)
+    with pytest.raises(ConfigError, match="begun with other pictures, boxes or labels"):
+        train(where, longer, tmp_path / "run", device="cpu", processes=1, resume=True)
     network, _ = checkpoints.load(weights)
     assert network.second_stage is not None
     first, _ = checkpoints.load(start)
     for key, value in first.state_dict().items():
         assert torch.equal(network.state_dict()[key], value), key
+
+
+def test_portraits_alone_teach_no_second_stage(data: Path, tmp_path: Path) -> None:
+    where = TrainData(portraits=[data / "portraits"])
+    with pytest.raises(TrainingError, match="give --scenes"):
+        train(where, TrainSettings(part="second-stage", steps=1), tmp_path / "run", device="cpu")
 
 
 @pytest.mark.parametrize("count", [60, 20])
@@ -653,6 +731,9 @@ def test_genders_are_guessed_in_scenes_where_the_network_is_sure(
     settings = CloseUpSettings(guess_from=0.9, least_guessed_px=1)
     before = store.gender.clone()
     look = BlueIsMale().eval()
+    store.young[:] = True
+    assert not len(Guesses.make(store, look, settings).face), "nobody can tell"
+    store.young[:] = False
     guesses = Guesses.make(store, look, settings)
     assert torch.equal(store.gender, before)
     (tmp_path / "guesses.safetensors").write_bytes(guesses.packed())

@@ -250,6 +250,30 @@ def test_full_range_formats_are_full_range_without_a_tag() -> None:
     assert samples_of(picture.to_yuv420p().planes[0])[5, 5] == 255
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("gray", 8), ("gray10le", 10)])
+@pytest.mark.parametrize(("limited", "black", "white"), [(True, 16, 235), (False, 0, 255)])
+def test_grey_has_the_range_that_it_is_tagged_with(
+    kind: str, bits: int, limited: bool, black: int, white: int
+) -> None:
+    frame = av.VideoFrame(63, 47, kind)
+    frame.color_range = 1 if limited else 2
+    stored = np.frombuffer(memoryview(frame.planes[0]), np.uint16 if bits > 8 else np.uint8)
+    rows = stored.reshape(47, -1)
+    rows[:, :32], rows[:, 32:] = black << (bits - 8), white << (bits - 8)
+    picture = DecodedPicture(
+        frame, size_wh=(63, 47), pts=0, time_base=Fraction(1, 25), scalers=Scalers()
+    )
+    assert picture.full_range is not limited
+    ends = (0, 5), (0, 50)
+    near = pytest.approx([0, 255], abs=2)
+    assert [int(picture.to_rgb()[at].mean()) for at in ends] == near
+    squares = picture.squares_rgb(np.array([[0, 0, 8], [40, 0, 8]]), 8)
+    assert squares.mean((1, 2, 3)).round().tolist() == near
+    planes = [samples_of(plane) for plane in picture.to_yuv420p().planes]
+    assert [int(planes[0][at]) for at in ends] == pytest.approx([black, white], abs=1)
+    assert {int(samples[0, 5]) for samples in planes[1:]} == {128}
+
+
 def test_to_rgb_from_several_threads(tmp_path: Path) -> None:
     frames, _ = read(make_video(tmp_path / "a.mp4", Clip(rotation=90)))
     expected = [f.picture.to_rgb((24, 32)) for f in frames]
@@ -330,7 +354,8 @@ def test_start_alone_and_end_alone(tmp_path: Path) -> None:
     ("span", "message"),
     [
         ({"start_seconds": 7.0}, "shows nothing in that span; it lasts about 1.0 s"),
-        ({"start_seconds": 2.0, "end_seconds": 1.0}, "the end lies before the start"),
+        ({"start_seconds": 2.0, "end_seconds": 1.0}, "the end should be later than 2 s"),
+        ({"end_seconds": 0.0}, "the end should be later than 0 s"),
     ],
 )
 def test_empty_span(tmp_path: Path, span: dict[str, float], message: str) -> None:
@@ -451,6 +476,10 @@ def test_colon_in_a_name_is_no_address(tmp_path: Path, monkeypatch: pytest.Monke
         ([None, None, 20], [0, 10, 20], 2),
         ([0, 5, 5, 5, 6, 30], [0, 5, 6, 7, 8, 30], 3),
         ([8000, 8010, 0, 10, 20], [8000, 8010, 8020, 8030, 8040], 1),
+        ([0, 10, 36_000_000, 30, 40], [0, 10, 20, 30, 40], 1),
+        ([0, 10, 36_000_000, 72_000_000, 40], [0, 10, 20, 30, 40], 2),
+        ([0, 10, 5_000_000, 5_000_010, 5_000_020], [0, 10, 20, 5_000_010, 5_000_020], 1),
+        ([0, 10, 300_000, 300_010], [0, 10, 300_000, 300_010], 0),  # five minutes of one picture
     ],
 )
 def test_clock_always_moves_forward(
@@ -525,6 +554,22 @@ def test_image_formats(tmp_path: Path, suffix: str) -> None:
     pixel = frame.picture.to_rgb()[10, 10].astype(int)
     assert np.abs(pixel - (200, 100, 50)).max() <= NEAR
     assert frame.picture.to_rgb((11, 7)).shape == (7, 11, 3)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png", "a.avif"])
+def test_further_pages_are_told_of(tmp_path: Path, name: str) -> None:
+    pages = [Image.new("RGB", (32, 16), (80 * i, 0, 0)) for i in range(3)]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    (frame,), warnings = read(tmp_path / name)
+    assert frame.picture.to_rgb()[8, 8].tolist() == pytest.approx([0, 0, 0], abs=NEAR)
+    assert warnings == [f"{tmp_path / name}: only the first of 3 pictures in it is used"]
+
+
+def test_further_pictures_of_a_telephones_jpeg_are_no_pages(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (32, 16)) for _ in range(2)]
+    pages[0].save(tmp_path / "a.mpo", save_all=True, append_images=pages[1:])
+    (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    assert read(tmp_path / "a.jpg")[1] == []
 
 
 def test_image_modes(tmp_path: Path) -> None:

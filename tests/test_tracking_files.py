@@ -187,6 +187,21 @@ def test_blur_hides_also_what_was_found_once(clip: Path) -> None:
     assert contrast[12] < 0.8 * contrast[11]
 
 
+def test_blur_hides_a_face_that_fades(clip: Path, tmp_path: Path) -> None:
+    """What goes on at a score below the threshold is followed, and so it can be hidden."""
+    fading = Scripted(
+        lambda look, faces: replace(faces, scores=np.full(1, 0.9 if look < 10 else 0.3, np.float32))
+    )
+    shown = {}
+    for blur in (False, True):
+        fading.looks = 0
+        out = tmp_path / f"{blur}.jsonl"
+        settings = settings_of(render__blur=blur, track__every=1)
+        annotate(clip, detector=fading, settings=settings, json=out, video=False)
+        shown[blur] = [r["frame"] for r in records(out) if r["faces"]]
+    assert shown == {False: list(range(10)), True: list(range(25))}
+
+
 def test_a_cut_ends_tracks(tmp_path: Path) -> None:
     """Two rooms with a square in one place; the second appears between two looks."""
     rng = np.random.default_rng(0)

@@ -25,6 +25,7 @@ from videogender.tracking.association import assign, overlaps
 from videogender.tracking.cuts import CutDetector, Shot, thumbnail
 from videogender.tracking.evidence import LabelEvidence, quality, whole_life
 from videogender.tracking.tape import Tape
+from videogender.tracking.tracker import is_established
 
 Floats = NDArray[np.float64]
 
@@ -402,6 +403,12 @@ def test_when_the_detector_looks() -> None:
     assert due(TrackSettings(detect_fps=10.0), [0, 0.01, 0.09, 0.11, 0.19, 0.2, 1.5, 1.55]) == [
         *(0, 3, 5, 6),
     ]
+
+
+def test_more_hits_than_usual_are_meant_as_they_are_asked_for() -> None:
+    hits, span = np.array([2, 2, 3, 9, 10]), np.array([0.4, 0.6, 0.2, 5.0, 5.0])
+    assert is_established(hits, span, 3).tolist() == [False, True, True, True, True]
+    assert is_established(hits, span, 10).tolist() == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize(

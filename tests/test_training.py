@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
 from videogender.opencv import opencv
 from videogender.training.data import ImageStore
+from videogender.training.digest import digest_of
 from videogender.training.engine import Progress, Trainer, build_optimizer
 from videogender.training.keep import Keeper
 from videogender.training.lessons import AnchorLesson
@@ -251,6 +253,7 @@ def test_two_processes_average_their_gradients(data: Path, tmp_path: Path) -> No
     for name, result in json.loads(out.read_text()).items():
         assert result["between_processes"] == 0, name
         assert result["moved"] > 0.05, name
+        assert result["noted"] == [3.0] * 3, "1.5 on average in each of two steps"
         # a gradient read in the wrong memory order moves the weights about as far, elsewhere
         assert result["wrong"] < 0.01 * result["moved"], name
 
@@ -314,6 +317,56 @@ def test_run_goes_on_as_it_was_begun(tmp_path: Path) -> None:
     folder.record.write_text("{")
     with pytest.raises(TrainingError, match=r"run\.json: cannot be read"):
         folder.check_same(record_of())
+
+
+def test_a_run_goes_on_from_the_same_data_alone(data: Path, tmp_path: Path) -> None:
+    scenes, portraits = read_entries(data / "scenes"), read_entries(data / "portraits")
+    content = digest_of(scenes, portraits)
+    folder = RunFolder(tmp_path)
+    folder.begin(record_of())
+    folder.check_content(content)  # an older run, which says nothing
+    folder.begin({**record_of(), "content": content}, force=True)
+    (tmp_path / "link").symlink_to(data)
+    by_link = (read_entries(tmp_path / "link" / kind) for kind in ("scenes", "portraits"))
+    folder.check_content(digest_of(*by_link))
+    [first, *rest] = scenes
+    face = first.faces[0]
+    moved = {**face, "box": [value + 1 for value in face["box"]]}
+    for changed in (
+        rest,
+        [*rest, first],
+        [replace(first, width=first.width + 1), *rest],
+        [replace(first, path=first.path.with_name("other.png")), *rest],
+        [replace(first, faces=[moved, *first.faces[1:]]), *rest],
+        [replace(first, faces=[{**face, "gender": None}, *first.faces[1:]]), *rest],
+        [*scenes, portraits[0]],
+    ):
+        with pytest.raises(ConfigError, match="begun with other pictures, boxes or labels"):
+            folder.check_content(digest_of(changed, portraits))
+    with pytest.raises(ConfigError, match="begun with other pictures, boxes or labels"):
+        folder.check_content(digest_of([*scenes, portraits[0]], portraits[1:]))
+
+
+def test_a_best_of_other_data_is_not_the_one_to_beat(data: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    portraits = read_entries(data / "val-portraits")
+
+    def keeper(count: int) -> Keeper:
+        return Keeper(folder, ValidationData([], portraits[:count]), CPU, {})
+
+    torch.manual_seed(0)
+    network: AnchorNetwork = Lite().eval()  # finds nothing: a score of 0
+    assert (keeper(4).best, keeper(4).forgets) == (-math.inf, False)
+    keeper(4)(network, 10)
+    assert (keeper(4).best, keeper(4).forgets) == (0.0, False)
+    assert (keeper(3).best, keeper(3).forgets) == (-math.inf, True)
+    keeper(3)(network, 20)
+    assert (keeper(3).best, keeper(4).best) == (0.0, -math.inf)
+    best, metadata = checkpoints.load(folder.best)
+    assert metadata["steps"] == "20"
+    del metadata["chosen_by"]  # as older weights are
+    checkpoints.save(best, folder.best, metadata)
+    assert (keeper(4).best, keeper(4).forgets) == (0.0, False)
 
 
 def test_best_weights_are_kept_and_survive_a_resume(data: Path, tmp_path: Path) -> None:

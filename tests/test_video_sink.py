@@ -308,6 +308,22 @@ def test_a_cover_picture_stays_behind_where_faces_are_hidden(tmp_path: Path) -> 
         assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
+@pytest.mark.parametrize("place", ["location", "com.apple.quicktime.location.ISO6709"])
+def test_tags_tell_no_place_where_faces_are_hidden(tmp_path: Path, place: str) -> None:
+    from squares import SquareDetector
+
+    tags = {"title": "A walk", place: "+52.5200+013.4050/"}
+    clip = Clip(tags=tags, muxer={"movflags": "use_metadata_tags"})
+    path = make_video(tmp_path / "a.mp4", clip)
+    for blur in (False, True):
+        settings = with_overrides(Settings(), {"render.blur": blur})
+        [done] = annotate(path, detector=SquareDetector(), settings=settings, force=True)
+        assert done.output is not None
+        with av.open(str(done.output)) as container:
+            assert container.metadata["title"] == "A walk"
+            assert (place in container.metadata) is not blur
+
+
 @pytest.mark.parametrize("colours", [(1, 1, 1, 1), (1, 5, 6, 5), (2, 1, 13, 1), (1, 9, 16, 9)])
 def test_colour_tags_stay(tmp_path: Path, colours: tuple[int, int, int, int]) -> None:
     deep = colours[1] == 9

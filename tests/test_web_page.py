@@ -311,6 +311,17 @@ def test_the_first_visit_leaves_a_cookie_that_opens_the_rest(guarded: WebScreen,
     assert (changed.status, run.face_threshold) == (200, 0.25)
 
 
+@pytest.mark.parametrize("token", ["two words;x", "a,b", "grüße", "€", 'a"b', "x\r\ny: z", "a%20b"])
+def test_any_token_opens_the_page(run: Run, token: str) -> None:
+    with WebScreen(run, token=token) as screen:
+        first = ask(screen, f"/?{urllib.parse.urlsplit(screen.url).query}")
+        assert first.status == 200
+        assert "y" not in first.headers
+        cookie = first.headers["set-cookie"].partition(";")[0]
+        assert ask(screen, "/page.js", cookie=cookie).status == 200
+        assert ask(screen, "/page.js", cookie=f"{cookie}x").status == 401
+
+
 def test_programs_bring_the_token_in_a_header(guarded: WebScreen) -> None:
     assert ask(guarded, "/metrics", authorization=f"Bearer {TOKEN}").status == 200
 

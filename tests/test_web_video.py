@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
@@ -350,3 +353,14 @@ def test_too_many_visitors_are_turned_away_and_come_back(screen: WebScreen) -> N
         for viewer in crowd:
             viewer.close()
     until(lambda: ask(screen, "/healthz").status == 200)
+
+
+def test_whoever_asks_for_nothing_does_not_keep_others_out(screen: WebScreen) -> None:
+    parts = urllib.parse.urlsplit(screen.url)
+    address = (parts.hostname, parts.port)
+    with ExitStack() as stack, watching(screen, "/video/0"):
+        for said in [b""] * 35 + [b"GET / HT"] * 35:
+            stack.enter_context(socket.create_connection(address)).sendall(said)
+        until(lambda: ask(screen, "/healthz").status == 503)
+        until(lambda: ask(screen, "/healthz").status == 200, 10)
+        assert screen.wants(0), "whoever watches stays"

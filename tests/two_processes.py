@@ -1,7 +1,7 @@
 """Trains in two processes over gloo and compares with the same arithmetic done by hand.
 
-Usage: two_processes.py DATA_FOLDER OUT_FILE. Writes JSON: how far the weights moved, and how far
-they ended from where they should have.
+Usage: two_processes.py DATA_FOLDER OUT_FILE. Writes JSON: how far the weights moved, how far they
+ended from where they should have, and what a lesson noted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,12 +21,25 @@ from videogender.network.lite import Lite
 from videogender.training.data import ImageStore
 from videogender.training.engine import Trainer, build_optimizer
 from videogender.training.lessons import AnchorLesson, prepare_batch
-from videogender.training.loss import detection_losses
+from videogender.training.loss import Losses, detection_losses
 from videogender.training.match import match
 from videogender.training.settings import TrainSettings
 from videogender.training.stopping import StopRequest
 
 STEPS = 2
+
+
+class Notes(AnchorLesson):
+    """Adds 1 in process 0 and 2 in process 1 with every step."""
+
+    noted = torch.zeros(3)
+
+    def losses(self, batch: Any) -> Losses:
+        self.noted = self.noted + 1 + dist.get_rank()
+        return super().losses(batch)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"noted": self.noted}
 
 
 def settings_for(optimizer: str) -> TrainSettings:
@@ -39,7 +53,7 @@ def trainer_of(
     start: Lite, store: ImageStore, settings: TrainSettings, rank: int = 0, world: int = 1
 ) -> Trainer:
     network = copy.deepcopy(start)
-    lesson = AnchorLesson(network, store, settings)
+    lesson = Notes(network, store, settings)
     return Trainer(network, lesson, settings, Path(), rank, world)
 
 
@@ -100,6 +114,7 @@ def train(rank: int, folder: Path, out: Path) -> None:
             results[optimizer] = {
                 "moved": moved,
                 "wrong": wrong,
+                "noted": trainer.lesson.state()["noted"].tolist(),
                 "between_processes": float((theirs[0] - theirs[1]).abs().max()),
             }
     if rank == 0:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogender.config import Settings, with_overrides
-from videogender.errors import ConfigError
-from videogender.outputs import DataOutputs, RunOutputs, check_zones
+from videogender.errors import ConfigError, OutputError
+from videogender.outputs import DataOutputs, RunOutputs, check_settings
 from videogender.passes import check
 from videogender.pipeline import BatchDetector
 from videogender.progress import AnnotationInterrupted, DetectorFacts, Progress, Summary
@@ -52,6 +52,7 @@ def annotate(
     end_seconds: float | None = None,
     force: bool = False,
     skip_existing: bool = False,
+    recursive: bool = False,
     jobs: int | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -68,7 +69,8 @@ def annotate(
     Args:
         inputs: files, folders and patterns.
         output: a folder, or with one input a file; None writes `<name>.annotated.<suffix>` beside
-            each input.
+            each input. What lies below an input folder, or where a pattern begins to vary, keeps
+            its subfolders there.
         detector: finds the faces; None loads the one that `settings` names. Given, its own
             threshold holds, if it names one.
         settings: thresholds, looks and encoding; None takes the defaults.
@@ -91,6 +93,7 @@ def annotate(
             settings and weights where an earlier run with this noted them, else by date; then
             Ctrl-C keeps no unfinished copy. Without copies, data that an unfinished run has kept
             beside its first data file are used again.
+        recursive: of input folders, take what lies in their subfolders, too.
         jobs: processes among which several inputs are divided, each with a detector of its own; 0
             decides from cores and inputs. Data come in the order of the inputs all the same. A
             script calls this under `if __name__ == "__main__":`. None is 1, or 0 with `ray`.
@@ -104,7 +107,8 @@ def annotate(
 
     Raises:
         ConfigError: the arguments contradict each other.
-        OutputError: an output exists, is an input, or cannot be written; nothing was started.
+        OutputError: an output exists, is an input, or cannot be written; nothing was started. Or
+            the reader of standard output left while other outputs were written, which are there.
         ModelError: the detector's weights cannot be used.
         DeviceError: the asked-for device is not there.
         AnnotationInterrupted: Ctrl-C; a `KeyboardInterrupt` that carries the summaries.
@@ -113,9 +117,10 @@ def annotate(
     settings = with_overrides(settings or Settings(), wishes)
     progress = progress or Progress()
     check(settings.track)
-    check_zones(settings)
-    if start_seconds is not None and end_seconds is not None and end_seconds <= start_seconds:
-        raise ConfigError(f"the end ({end_seconds:g} s) should lie after the start")
+    check_settings(settings)
+    if end_seconds is not None and end_seconds <= (begin := start_seconds or 0.0):
+        least = f"--start ({begin:g} s)" if start_seconds is not None else "0"
+        raise ConfigError(f"--end ({end_seconds:g} s) should be later than {least}")
     data = DataOutputs(json, csv, coco, mot, vtt, summary, report)
     _check_run(jobs, engine, address, detector, skip_existing, data, video)
     span_seconds = start_seconds, end_seconds
@@ -129,6 +134,8 @@ def annotate(
         force=force,
         skip_existing=skip_existing,
         manifest=manifest,
+        recursive=recursive,
+        tell=progress.left_out,
     )
     kept = None
     if manifest is not None and data.places:
@@ -167,6 +174,7 @@ def annotate(
                 _describe(facts, settings),
                 force,
                 attributes=bool(getattr(facts, "classes", ())),
+                copies=video,
             )
             if workforce is not None:
                 from videogender.jobs.merge import merge
@@ -190,8 +198,12 @@ def annotate(
                 raise _NothingDoneError  # the data are kept, until the run goes on
     except _NothingDoneError:
         pass
+    except KeyboardInterrupt as stop:  # between two inputs
+        raise AnnotationInterrupted(summaries) from stop
     if any(summary.interrupted for summary in summaries):
         raise AnnotationInterrupted(summaries)
+    if outputs.stdout.is_left:
+        raise OutputError("standard output: its reader left before the end; all else is written")
     if kept and not any(summary.error for summary in summaries):
         kept.close()
     return summaries
@@ -221,7 +233,7 @@ def _check_run(
         raise ConfigError(
             "--skip-existing leaves inputs out, and data files would lack them; run it without "
             f"{data.places[0]}, or with --no-video and files that hold all inputs, or use --force "
-            "to do all anew"
+            "instead of --skip-existing to do all anew"
         )
 
 

@@ -95,12 +95,15 @@ class TrackSettings:
         "label a face by its whole time in view, or each frame by itself, without tracks",
         choices=("track", "frame"),
     )
-    every: int = setting(
-        1, "look for faces in every so-many-th frame; between them boxes follow", least=1, most=1000
+    every: int | None = setting(
+        None,
+        "look for faces in every so-many-th frame, or in all if 1; between them boxes follow",
+        least=1,
+        most=1000,
     )
     detect_fps: float | None = setting(
         None,
-        "look for faces this many times a second, or in every frame if 0; without it "
+        "look for faces this many times a second, or in every frame if 0; without either "
         f"{LOOKS_A_SECOND} in files whose faces are followed and not blurred",
         least=0,
         most=1000,
@@ -213,9 +216,9 @@ class Settings:
         What shall be hidden is looked for in every frame.
         """
         track = self.track
-        if track.detect_fps is not None:
+        if track.detect_fps is not None or track.every is not None:
             return track
-        every_frame = self.render.blur or track.every > 1 or track.label_by == "frame"
+        every_frame = self.render.blur or track.label_by == "frame"
         return replace(track, detect_fps=0.0 if every_frame else LOOKS_A_SECOND)
 
 

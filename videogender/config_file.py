@@ -289,6 +289,7 @@ def _is_a(value: object, kind: Any) -> bool:
 def _describe(kind: Any, rule: Rule) -> str:
     names = {
         int: "a whole number",
+        int | None: "a whole number or null",
         float: "a number",
         float | None: "a number or null",
         bool: "true or false",

@@ -23,7 +23,6 @@ from videogender.errors import ModelError
 from videogender.frames import Faces, Frame, Picture, as_picture
 from videogender.network.attributes import AttributeHeads
 from videogender.network.heads import FEMALE, MALE, VOTES, AnchorNetwork, Predictions
-from videogender.network.large import large_face_logits
 from videogender.network.second_stage import SecondOpinion, SecondStage
 from videogender.network.trained import GENDERS
 from videogender.proposals import (
@@ -320,7 +319,7 @@ class Detector:
             stays = still_faces(found, self.settings.face_threshold, self.settings.nms_iou)
             anchors.stay(stays)
             found = found.select(stays)
-        labels = self._labels(predictions, anchors, found, pictures)
+        labels = self._labels(predictions, anchors, found)
         rows = torch.cat([found.image[:, None], found.boxes, found.scores[:, None], *labels], 1)
         rows = rows[found.scores.argsort(descending=True, stable=True)]
         # one transfer a batch: a GPU is waited for once
@@ -345,13 +344,10 @@ class Detector:
         threshold = self.settings.face_threshold
         return threshold if self.judge is None else min(threshold, PROPOSED_FROM)
 
-    def _labels(
-        self, predictions: Predictions, anchors: Anchors, found: Proposals, pictures: Tensor
-    ) -> list[Tensor]:
+    def _labels(self, predictions: Predictions, anchors: Anchors, found: Proposals) -> list[Tensor]:
         """Return for the K faces the probability of female [K, 1], and of each class [K, C].
 
         The best anchors of a face, kept and suppressed, answer together, weighted by face score.
-        Of faces that are large, the gender is then asked anew.
         """
         faces, owner = anchors.keep.nonzero().squeeze(1), anchors.owner
         asked = (anchors.keep[owner] & (rank_within(owner) < VOTES)).nonzero().squeeze(1)
@@ -366,15 +362,13 @@ class Detector:
 
         labels = [torch.full((len(faces), 1), math.nan, device=weight.device)]
         if self.has_gender and len(faces):
-            of_head = self.head if not self.classes else None
             old, new, shift = 1.0, 0.0, 0.0
             if self.network.second_stage is not None:
                 old, new, shift = self.network.second_stage.gender_mix.tolist()
             margin = torch.full((len(faces),), shift, device=weight.device)
             if old:
+                of_head = self.head if not self.classes else None
                 logits = together(of_head or self.network.gender_logits)
-                if of_head is None:
-                    logits = self._asked_anew(logits, pictures, found)
                 margin += old * (logits[:, FEMALE] - logits[:, MALE])
             if found.close_up is not None:
                 margin += new * found.close_up
@@ -383,21 +377,6 @@ class Detector:
         if self.classes and self.head is not None:
             labels.append((together(self.head) / self.head_temperature).softmax(1))
         return labels
-
-    def _asked_anew(self, logits: Tensor, pictures: Tensor, found: Proposals) -> Tensor:
-        """Return gender logits [K, 2], in which large faces have new ones."""
-        if (least := self.network.large_face_px) is None:
-            return logits
-        longer = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(1)
-        large = (longer >= least).nonzero().squeeze(1)
-        if len(large):
-            some = found.select(large)
-            if self.takes_pixels:
-                pixels = pictures.permute(0, 2, 3, 1).to(self.dtype).contiguous()
-                pictures = self._less_mean(pixels).permute(0, 3, 1, 2)
-            anew = large_face_logits(self.network, pictures, some.image, some.boxes)
-            logits[large] = torch.where(anew.isnan(), logits[large], anew)
-        return logits
 
     def _by_image(self, rows: NDArray[np.float32], batch: Sequence[Shown]) -> list[Faces]:
         """Hand faces [K, 7 + C] (image, box, score, female, classes) to their images."""

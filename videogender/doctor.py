@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Finding", "examine"]
 
 REQUIRED = ("torch", "av", "numpy", "pillow", "safetensors", "pyyaml", "typer", "rich")
-OPTIONAL = ("opencv-python", "onnxruntime", "onnx", "starlette", "uvicorn", "matplotlib")
+# `onnx>=1.16; extra == "peers"`: the package, and the extra that it is for
+_EXTRA = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 DECODERS = ("h264", "hevc", "vp9", "av1", "prores", "mpeg4", "mjpeg", "aac", "mp3", "opus")
-ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "h264_videotoolbox", "aac")
+ENCODERS = ("libx264", "libx265", "libsvtav1", "aac")
+HARDWARE_ENCODERS = ("h264_nvenc", "h264_videotoolbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,14 @@ def _packages() -> Iterator[Finding]:
     for name in REQUIRED:
         found = _version(name)
         yield Finding(name, found or "missing", ok=bool(found))
-    there = [f"{name} {found}" for name in OPTIONAL if (found := _version(name))]
+    there = [f"{name} {found}" for name in _optional() if (found := _version(name))]
     yield Finding("optional packages", ", ".join(there) or "none")
+
+
+def _optional() -> list[str]:
+    """Name the packages of all extras but `test`, as the installed package states them."""
+    stated = (_EXTRA.match(line) for line in requires("videogender") or [])
+    return sorted({found[1] for found in stated if found and found[2] != "test"})
 
 
 def _version(name: str) -> str:
@@ -128,8 +139,24 @@ def _codecs() -> Iterator[Finding]:
     library = ".".join(map(str, av.library_versions["libavcodec"]))
     decoders = ", ".join(name for name in DECODERS if name in known)
     yield Finding("decoders", f"{decoders} (libavcodec {library})")
-    encoders = ", ".join(name for name in ENCODERS if name in known)
-    yield Finding("encoders", encoders, ok="libx264" in encoders)
+    encoders = [name for name in ENCODERS if name in known]
+    encoders += [name for name in HARDWARE_ENCODERS if name in known and _opens(name)]
+    yield Finding("encoders", ", ".join(encoders), ok="libx264" in encoders)
+
+
+def _opens(encoder: str) -> bool:
+    """Tell whether the hardware of an encoder is here."""
+    import av
+    from av.codec.context import CodecContext
+
+    context: Any = CodecContext.create(encoder, "w")
+    context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
+    context.time_base = Fraction(1, 25)
+    try:
+        context.open()
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+    return True
 
 
 def _screen() -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import SIZE_IN_STRIDES
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, split_head
-from videogender.network.layers import Ranges
+from videogender.network.layers import ConvUnit, Ranges
 from videogender.network.rounded import RoundedConv, rounded_copy, rounded_pixels
 from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 
@@ -58,16 +58,18 @@ ROUNDED_SECOND = {"face": 0.5, "moves": 0.05, "female": 0.5}
 FIRST = (
     "image: float32 [batch, 3, height, width], RGB, 0 to 255, sides of at least "
     f"{LEAST_SIDE}. boxes: xyxy in input pixels. scores: probability of a face. female: "
-    "probability that the presented gender is female, NaN where it was not asked. Keep scores "
+    "{female} that the presented gender is female, NaN where it was not asked. Keep scores "
     "above face_threshold, then suppress boxes that overlap by more than nms_iou."
 )
+ALONE, ADDED = "probability", "log-odds, to be added to the second stage's,"
 SECOND = (
     f"crops: float32 [batch, 3, {SIDE_PX}, {SIDE_PX}], RGB, 0 to 255: around the middle of a box "
     f"of the first stage, scaled so that its longer side has {FACE_PX:g} px, in the colour "
     "mean_rgb beyond the picture's edge. face: log-odds of a face. moves: x and y of the centre "
     "in longer sides of that box, logarithms of width and height over that side. female: "
     "log-odds that the presented gender is female. face_mix and gender_mix are the weights of "
-    "the first stage's log-odds, of these, and a constant; the sums are what counts."
+    "the first stage's log-odds (of a face, those of its scores), of these, and a constant. Add "
+    "them: the sums are the log-odds of both stages together; divide that of female by temperature."
 )
 
 
@@ -104,16 +106,26 @@ def graph_of(detector: Detector, stage: str = "first", *, rounds: bool = False) 
         rounds: with 8-bit integers between and in the convolutions.
 
     Raises:
-        ModelError: there is no second stage, or its weights do not know their ranges.
+        ModelError: there is a fine-tuned head, there is no second stage, or its weights do not know
+            their ranges.
     """
-    if rounds and not detector.network.ranges:
+    if detector.head is not None:
+        raise ModelError(
+            f"{detector.model_name}: these weights have a fine-tuned head beside the network, "
+            "which cannot be exported"
+        )
+    network = detector.network
+    units = {name for name, part in network.named_modules() if isinstance(part, ConvUnit)}
+    if rounds and not (network.ranges and units <= set(network.ranges)):
         raise ModelError(
             f"{detector.model_name}: these weights do not know their ranges, so that they cannot "
             "become integers; those that `videogender train` writes do"
         )
     if stage == "first":
         outputs = dict(ROUNDED_FIRST if rounds else APART_FIRST)
-        if not detector.network.has_gender:
+        if network.second_stage is not None:
+            outputs["female"] = (ROUNDED_SECOND if rounds else APART_SECOND)["female"]
+        if not network.has_gender:
             del outputs["female"]
         return Graph(
             Standalone(detector, rounds=rounds).eval(),
@@ -121,13 +133,13 @@ def graph_of(detector: Detector, stage: str = "first", *, rounds: bool = False) 
             torch.zeros(2, 3, 256, 320),
             (0, 2, 3),
             outputs,
-            FIRST,
+            FIRST.format(female=ALONE if network.second_stage is None else ADDED),
             ((1, 3, 384, 640), (3, 3, 130, 257)),
         )
-    if detector.network.second_stage is None:
+    if network.second_stage is None:
         raise ModelError(f"{detector.model_name}: these weights have no second stage to export")
     return Graph(
-        CloseUps(detector.network.second_stage, detector.network.ranges if rounds else None).eval(),
+        CloseUps(network.second_stage, network.ranges if rounds else None).eval(),
         "crops",
         torch.zeros(2, 3, SIDE_PX, SIDE_PX),
         (0,),
@@ -170,6 +182,7 @@ class Standalone(nn.Module):
     def __init__(self, detector: Detector, *, rounds: bool = False) -> None:
         super().__init__()
         self.network: AnchorNetwork = detector.network
+        self.is_alone = self.network.second_stage is None
         self.temperature = detector.temperature
         self.rounds = rounds
         mean_rgb = self.network.pixel_mean_bgr[::-1]
@@ -190,8 +203,8 @@ class Standalone(nn.Module):
         Returns:
             boxes [B, A, 4], xyxy in input pixels; scores [B, A], the probability of a face; and,
             where the network has gender heads, female [B, A], the probability that the presented
-            gender is female: NaN at anchors of the three finest levels that are not among the
-            likeliest of their level.
+            gender is female, or its log-odds where a second stage's are to be added: NaN at anchors
+            of the three finest levels that are not among the likeliest of their level.
         """
         pixels = rounded_pixels(image) if self.rounds else image - self.get_buffer("mean")
         features = self.network.features(pixels)
@@ -214,12 +227,11 @@ class Standalone(nn.Module):
         return boxes, logits.sigmoid(), self._female(level, feature, logits)
 
     def _female(self, level: int, feature: Tensor, logits: Tensor) -> Tensor:
-        """Return the probability of female [B, A] at one level."""
+        """Return the probability of female, or its log-odds, [B, A] at one level."""
         radius = self.network.gender_radius(level)
         padded = F.pad(feature, [radius] * 4)
         if level >= len(ASKED_A_LEVEL):
-            answers = self.network.gender_at_level(level, padded).flatten(2)  # [B, 2, A]
-            return ((answers[:, FEMALE] - answers[:, MALE]) / self.temperature).sigmoid()
+            return self._told(self.network.gender_at_level(level, padded).flatten(2))
         best = logits.topk(ASKED_A_LEVEL[level], 1).indices  # [B, K]
         wide, across = feature.shape[3], 2 * radius + 1
         row = best.div(wide, rounding_mode="floor")
@@ -231,10 +243,15 @@ class Standalone(nn.Module):
         channels = cells.shape[2]
         patches = cells.gather(1, index.expand(-1, -1, channels))
         patches = patches.reshape(-1, across, across, channels).permute(0, 3, 1, 2)
-        answers = self.network.gender_at_level(level, patches).flatten(1)  # [B * K, 2]
-        female = ((answers[:, FEMALE] - answers[:, MALE]) / self.temperature).sigmoid()
+        female = self._told(self.network.gender_at_level(level, patches).flatten(1))
         nothing = torch.full_like(logits, float("nan"))
         return nothing.scatter(1, best, female.reshape(best.shape))
+
+    def _told(self, logits: Tensor) -> Tensor:
+        """Return what is told of gender logits [N, 2, …]: [N, …]."""
+        odds = logits[:, FEMALE] - logits[:, MALE]
+        # temperature is for the sum of both stages' log-odds
+        return (odds / self.temperature).sigmoid() if self.is_alone else odds
 
 
 def _anchors(feature: Tensor, stride: int) -> Tensor:
@@ -389,21 +406,21 @@ def _compare(
 def _known(detector: Detector) -> dict[str, str]:
     """Return what the metadata say of a detector."""
     settings, stage = detector.settings, detector.network.second_stage
-    mixes = {}
+    adding = {"temperature": f"{detector.temperature:g} (applied)"}
     if stage is not None:
-        mixes = {
+        adding = {
             "face_mix": json.dumps(stage.face_mix.tolist()),
             "gender_mix": json.dumps(stage.gender_mix.tolist()),
+            "temperature": f"{detector.temperature:g}",
         }
     return {
-        **mixes,
+        **adding,
         "colour_order": "RGB",
         "value_range": "[0, 255]",
         "mean_rgb": f"{json.dumps(detector.network.pixel_mean_bgr[::-1])} (applied)",
         "labels": json.dumps(["female", "male"] if detector.has_gender else []),
         "face_threshold": f"{settings.face_threshold:g}",
         "nms_iou": f"{settings.nms_iou:g}",
-        "temperature": f"{detector.temperature:g} (applied)",
         "model": detector.model_name,
     }
 

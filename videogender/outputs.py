@@ -15,7 +15,7 @@ from videogender.frames import Faces, Frame
 if TYPE_CHECKING:
     from videogender.reports.summary import FaceCounts
     from videogender.reports.thumbnails import Thumbnails
-    from videogender.sinks.rows import RowSink
+    from videogender.sinks.rows import RowSink, Stdout
     from videogender.sources import Source
     from videogender.targets import Job
     from videogender.tracking.settle import Settled
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from videogender.zones.live import LooseZones
     from videogender.zones.settled import SettledZones
 
-__all__ = ["DataOutputs", "InputOutputs", "Pieces", "Rows", "RunOutputs", "check_zones"]
+__all__ = ["DataOutputs", "InputOutputs", "Pieces", "Rows", "RunOutputs", "check_settings"]
 
 Place = str | Path | None
 
@@ -86,11 +86,12 @@ class DataOutputs:
         return [str(place) for place in (self.shared | self.each).values() if place is not None]
 
 
-def check_zones(settings: Settings) -> None:
-    """Refuse zones and lines that cannot be told apart or counted.
+def check_settings(settings: Settings) -> None:
+    """Refuse what cannot be counted or shown.
 
     Raises:
-        ConfigError: two have one name, or lines are to be counted without tracks.
+        ConfigError: two zones have one name, lines are to be counted without tracks, or the report
+            would show the faces that shall be hidden.
     """
     from videogender.zones.plan import plan_of
 
@@ -100,6 +101,8 @@ def check_zones(settings: Settings) -> None:
             "--line counts tracks that cross it, and --label-by frame keeps none; leave one of "
             "them out"
         )
+    if settings.render.blur and settings.report.thumbnails == "plain":
+        raise ConfigError("--thumbnails plain would show the faces that --blur hides; drop either")
 
 
 class RunOutputs:
@@ -112,6 +115,10 @@ class RunOutputs:
         model: what finds the faces, in a word or two.
         force: existing files may be replaced.
         attributes: a fine-tuned head tells classes of faces apart.
+        copies: annotated copies are written, too.
+
+    Attributes:
+        stdout: standard output.
 
     Raises:
         OutputError: a file cannot be opened.
@@ -126,8 +133,12 @@ class RunOutputs:
         force: bool,
         *,
         attributes: bool = False,
+        copies: bool = True,
     ) -> None:
+        from videogender.sinks.rows import Stdout
+
         self.settings, self.force = settings, force
+        self.stdout = Stdout(is_all=wanted.places == ["-"] and not copies)
         self.rows: list[Rows] = []
         self.summaries: Pieces | None = None
         self.report: Pieces | None = None
@@ -149,7 +160,7 @@ class RunOutputs:
         if wanted.summary is not None:
             from videogender.sinks.summary import SummarySink
 
-            place = self._pending(stack, wanted.summary)
+            place = self._place(stack, wanted.summary)
             sink = SummarySink(place, settings=settings, name=wanted.summary)
             self.summaries = stack.enter_context(sink)
         if wanted.report is not None:
@@ -166,7 +177,7 @@ class RunOutputs:
         **options: bool,
     ) -> RowSink:
         """Open a file of rows, which gets its name when the stack is left without an error."""
-        place = self._pending(stack, target)
+        place = self._place(stack, target)
         unsure_below = self.settings.label.unsure_below
         sink = kind(place, unsure_below=unsure_below, name=target, **options)
         return stack.enter_context(sink)
@@ -185,11 +196,12 @@ class RunOutputs:
         further = [sink for sink in (self.summaries, self.report) if sink is not None]
         return [*self.rows, *further]
 
+    def _place(self, stack: ExitStack, target: str | Path) -> Path | Stdout:
+        return self.stdout if str(target) == "-" else self._pending(stack, target)
+
     def _pending(self, stack: ExitStack, target: str | Path) -> Path:
         from videogender.sinks.atomic import pending
 
-        if str(target) == "-":
-            return Path(target)
         return stack.enter_context(pending(target, force=self.force))
 
 

@@ -78,6 +78,9 @@ class Progress:
     Where several processes work, `row` is asked for whom to tell about each input.
     """
 
+    def left_out(self, line: str) -> None:
+        """Note what of a folder is left out, before anything begins."""
+
     def begin(self, count: int, processes: int) -> None:
         """Note how many inputs there are, and how many processes work on them; 1 is this one."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ from videogender.errors import ConfigError, OutputError, SourceError, Videogende
 
 if TYPE_CHECKING:
     from videogender.jobs.manifest import Manifest
+    from videogender.sources import Found
 
 __all__ = ["Job", "date_before", "plan_jobs"]
 
 MARK = ".annotated"
+# Annotated videos are MP4 (see `videogender.sinks.video`).
+MP4_SUFFIXES = (".mp4", ".m4v")
 # Data files of one input each, by flag, and the suffix of their names in a folder.
 SUFFIXES = {"--mot": ".txt", "--vtt": ".vtt"}
 
@@ -51,12 +55,17 @@ def plan_jobs(
     force: bool = False,
     skip_existing: bool = False,
     manifest: Manifest | None = None,
+    recursive: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> list[Job]:
     """Name the output of every input and refuse what would harm a file.
 
     `clip.mov` becomes `clip.annotated.mp4` and `face.jpg` becomes `face.annotated.jpg`, beside
-    their source or in the folder `output`. Files that are named so already are left out where a
-    folder or a pattern was given.
+    their source or in the folder `output`, which then has the subfolders of an input folder or
+    pattern. Files that are named so already are left out where a folder or a pattern was given.
+
+    Where `clip.mp4` lies beside `clip.mov`, it is `clip.mov.annotated.mp4`. The folder decides, not
+    the other inputs, so that every run names a copy alike.
 
     Args:
         inputs: files, folders and patterns.
@@ -69,6 +78,8 @@ def plan_jobs(
         skip_existing: inputs whose copy is current count as done.
         manifest: knows which are; without it, and where it knows nothing of a copy, those that are
             not older than their input.
+        recursive: of folders, take what lies in their subfolders, too.
+        tell: told in a line what of a folder is left out.
 
     Raises:
         ConfigError: the arguments contradict each other.
@@ -77,22 +88,37 @@ def plan_jobs(
     rows = {flag: str(path) for flag, path in (data or {}).items() if path is not None}
     own = {flag: str(path) for flag, path in (each or {}).items() if path is not None}
     _check_wishes(output, rows | own, video=video)
-    found = list(_expand(inputs))
+    found = list(_expand(inputs, recursive, tell))
     folder = _folder("--output", output, len(found))
     one_file = Path(output) if output is not None and folder is None else None
     folders = {flag: _folder(flag, path, len(found)) for flag, path in own.items()}
     jobs = []
+    made = set()  # folders
     others = set()  # copies of other content, or made in another way
-    for source, error in found:
+    names = _Names()
+
+    def inside(folder: Path, below: Path) -> Path:
+        made.add(folder / below)
+        return folder / below
+
+    for (source, below), error in found:
         if error is not None:
             jobs.append(Job(source, None, error))
             continue
-        target = one_file or _beside(source, folder) if video else None
+        target = None
+        if video and one_file is not None:
+            _check_suffix(one_file, source)
+            target = one_file
+        elif video:
+            place = source.parent if folder is None else inside(folder, below)
+            target = place / names.of_copy(source)
         files = {}
         for flag, path in own.items():
-            place = folders[flag]
-            name = f"{source.stem}{SUFFIXES[flag]}"
-            files[flag] = Path(path) if place is None else place / name
+            if (data_folder := folders[flag]) is None:
+                files[flag] = Path(path)
+            else:
+                name = names.of_data(source, SUFFIXES[flag])
+                files[flag] = inside(data_folder, below) / name
         is_done = False
         if skip_existing and target is not None and target.is_file():
             verdict = "unknown" if manifest is None else manifest.verdict(source, target)
@@ -101,7 +127,6 @@ def plan_jobs(
                 others.add(target)
         jobs.append(Job(source, target, data=files, is_done=is_done))
     shared = {flag: Path(path) for flag, path in rows.items() if path != "-"}
-    made = [place for place in (folder, *folders.values()) if place is not None]
     _check(jobs, shared, made, others, force=force, skip_existing=skip_existing)
     if any(job.error is None and not job.is_done for job in jobs):
         for place in made:
@@ -110,7 +135,12 @@ def plan_jobs(
 
 
 def _check_wishes(output: str | Path | None, data: Mapping[str, str], *, video: bool) -> None:
-    """Refuse arguments that contradict each other."""
+    """Refuse arguments that contradict each other, or name nothing."""
+    for flag, path in {"--output": output, **data}.items():
+        if path is not None and not str(path):
+            raise ConfigError(f"{flag} names nothing; name a file or a folder")
+    if str(output) == "-":
+        raise ConfigError("--output -: copies go to files, not to standard output; name a file")
     if not video and output is not None:
         raise ConfigError(f"--no-video writes no annotated copy, so --output {output} has no use")
     if not video and not data:
@@ -124,25 +154,27 @@ def _check_wishes(output: str | Path | None, data: Mapping[str, str], *, video: 
         raise ConfigError("--report is a page to open in a browser; name a file")
 
 
-def _expand(inputs: Iterable[str | Path]) -> Iterable[tuple[Path, VideogenderError | None]]:
+def _expand(
+    inputs: Iterable[str | Path], recursive: bool, tell: Callable[[str], None]
+) -> Iterable[tuple[Found, VideogenderError | None]]:
     """Yield each input file once, and inputs that stand for no file with the reason."""
-    from videogender.sources import expand_inputs
+    from videogender.sources import Found, find_inputs
 
     seen: set[object] = set()
     for given in inputs:
         try:
-            paths = expand_inputs([given])
-            if len(paths) > 1:  # of a folder or a pattern, which may match earlier outputs
-                paths = [path for path in paths if not path.stem.endswith(MARK)]
-                if not paths:
+            files = find_inputs(given, recursive=recursive, tell=tell)
+            if len(files) > 1:  # of a folder or a pattern, which may match earlier outputs
+                files = [file for file in files if not file.path.stem.endswith(MARK)]
+                if not files:
                     raise SourceError(f"{given}: matches only files that are annotated already")
         except SourceError as error:
-            yield Path(given), error
+            yield Found(Path(given)), error
             continue
-        for path in paths:
-            if (key := _identity(path)) not in seen:
+        for file in files:
+            if (key := _identity(file.path)) not in seen:
                 seen.add(key)
-                yield path, None
+                yield file, None
 
 
 def _folder(flag: str, given: str | Path | None, inputs: int) -> Path | None:
@@ -160,21 +192,72 @@ def _folder(flag: str, given: str | Path | None, inputs: int) -> Path | None:
     return None
 
 
-def _beside(source: Path, folder: Path | None) -> Path:
-    """Name the annotated copy: an image keeps its format where that can be written."""
+class _Names:
+    """Names the files of an input, apart from those of inputs that differ in their suffix alone."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, defaultdict[str, list[Path]]] = {}
+
+    def of_copy(self, source: Path) -> str:
+        """Name the annotated copy."""
+        suffix = _copy_suffix(source)
+        is_alone = all(_copy_suffix(twin) != suffix for twin in self._twins(source))
+        return f"{source.stem if is_alone else source.name}{MARK}{suffix}"
+
+    def of_data(self, source: Path, suffix: str) -> str:
+        """Name a data file. Images make room for videos, whose posters they often are."""
+        rivals = self._twins(source)
+        if rivals and _copy_suffix(source) == MP4_SUFFIXES[0]:
+            rivals = [twin for twin in rivals if _copy_suffix(twin) == MP4_SUFFIXES[0]]
+        return f"{source.name if rivals else source.stem}{suffix}"
+
+    def _twins(self, source: Path) -> list[Path]:
+        """Return the inputs that lie beside another under the same name but for their suffix."""
+        folder = source.parent
+        if folder not in self._folders:
+            self._folders[folder] = _by_stem(folder)
+        return [path for path in self._folders[folder][source.stem] if path.name != source.name]
+
+
+def _by_stem(folder: Path) -> defaultdict[str, list[Path]]:
+    from videogender.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_input
+
+    found = defaultdict[str, list[Path]](list)
+    with suppress(OSError):
+        for path in map(folder.joinpath, os.listdir(folder)):
+            if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_input(path.name):
+                found[path.stem].append(path)
+    return found
+
+
+def _copy_suffix(source: Path) -> str:
+    """Return the suffix of a copy: an image keeps its format where that can be written."""
     from videogender.sinks.images import can_write
     from videogender.sources.images import is_image
 
-    suffix = ".mp4"
+    if not is_image(source):
+        return MP4_SUFFIXES[0]
+    return source.suffix if can_write(source.suffix) else ".png"
+
+
+def _check_suffix(target: Path, source: Path) -> None:
+    """Refuse a name that says another format than the copy can have."""
+    from videogender.sinks.images import check_name
+    from videogender.sources import IMAGE_SUFFIXES
+    from videogender.sources.images import is_image
+
     if is_image(source):
-        suffix = source.suffix if can_write(source.suffix) else ".png"
-    return (folder or source.parent) / f"{source.stem}{MARK}{suffix}"
+        check_name(target)
+    elif source.suffix.lower() in IMAGE_SUFFIXES:
+        pass  # damaged, which is told when it is opened
+    elif target.suffix.lower() not in MP4_SUFFIXES:
+        raise OutputError(f"{target}: annotated video is MP4; let the name end in .mp4")
 
 
 def _check(
     jobs: Sequence[Job],
     files: Mapping[str, Path],
-    folders: Sequence[Path],
+    folders: Set[Path],
     others: Set[Path],
     *,
     force: bool,
@@ -239,7 +322,7 @@ def _identity(path: Path) -> object:
         return path.resolve()
 
 
-def _check_place(target: Path, new_folders: Sequence[Path]) -> None:
+def _check_place(target: Path, new_folders: Set[Path]) -> None:
     """Refuse a target whose folder is missing or closed to us; `new_folders` will be made."""
     if target.is_dir():
         raise OutputError(f"{target}: this is a folder, not a file that can be written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -131,10 +132,12 @@ class Work:
             marks += self.data.mark()
             self._annotate(job, self.detector, tally, position, count)
             kept = True
-        except VideogenderError as error:
-            failure = error
+        except BrokenPipeError:  # nobody reads standard output any more: that ends the run
+            raise
+        except Exception as error:  # one odd input must not end the others
+            failure = error if isinstance(error, VideogenderError) else _unexpected(job, error)
             self.data.rollback(marks)
-        except KeyboardInterrupt:  # nothing was done yet, or it came twice
+        except KeyboardInterrupt:  # nothing was done yet, or it came three times
             tally.interrupted = True
             if not self.keeps_parts:
                 tally.frames = tally.faces = 0
@@ -180,15 +183,21 @@ class Work:
                 found = pipeline.stage(give(drawn, settled), depth=READ_DEPTH, name="reader")
                 writing = self._write(found, sink, data)
             written = pipeline.stage(writing, depth=PROGRESS_DEPTH, name="writer")
-            try:
-                self._follow(written, tally)
-            except KeyboardInterrupt:
-                # The writer sees the end of its input and closes a file that plays.
-                tally.interrupted = True
-                found.close()
-                self._follow(written, tally)
-                if not tally.frames or not self.keeps_parts:
-                    raise
+            presses = 0
+            while True:
+                try:
+                    self._follow(written, tally)
+                    break
+                except KeyboardInterrupt:
+                    # The writer sees the end of its input and closes a file that plays. Whoever
+                    # presses twice is not to lose it; only the third gives it up.
+                    tally.interrupted = True
+                    presses += 1
+                    if presses > 2:
+                        raise
+                    found.close()
+            if tally.interrupted and not (tally.frames and self.keeps_parts):
+                raise KeyboardInterrupt
             if not tally.frames:
                 raise SourceError(f"{source.name}: no frame lies in the part that was asked for")
             data.finish(interrupted=tally.interrupted)
@@ -198,6 +207,9 @@ class Work:
 
         start, end = self.span_seconds
         source = open_source(job.source, start_seconds=start, end_seconds=end)
+        if source.kind == "image" and (start is not None or end is not None):
+            # The same for all of them, so that it is said once.
+            source.warnings.append("--start and --end are for videos; images have no time")
         tally.told.append(source.warnings)
         return stack.enter_context(source)
 
@@ -245,7 +257,7 @@ class Work:
     def _open_sink(self, place: Path, source: Source) -> _FrameSink:
         from videogender.sources.video import VideoSource
 
-        # Cover pictures and Exif data may show the faces that are to be hidden.
+        # Cover pictures, tags and Exif data may give away who is to be hidden.
         blur = self.settings.render.blur
         if isinstance(source, VideoSource):
             from videogender.sinks.video import VideoSink
@@ -254,12 +266,20 @@ class Work:
                 place,
                 source,
                 self.settings.video,
-                with_covers=not blur,
+                anonymous=blur,
                 threads=self.encoder_threads,
             )
         from videogender.sinks.images import ImageSink
 
-        return ImageSink(place, None if blur else source.path)
+        return ImageSink(place, source.path, with_exif=not blur)
+
+
+def _unexpected(job: Job, error: Exception) -> VideogenderError:
+    """Put a defect into words; its trace goes along as a note."""
+    said = " ".join(str(error).split())
+    failure = VideogenderError(f"{job.source}: unexpected {type(error).__name__}: {said}")
+    failure.add_note("".join(traceback.format_exception(error)))
+    return failure
 
 
 @dataclass(slots=True)

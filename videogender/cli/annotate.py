@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from videogender.cli.times import parse_time
 from videogender.config import flag_of, load_settings, rule_of, with_overrides
-from videogender.errors import ConfigError
 
-__all__ = ["annotate", "parse_time"]
+__all__ = ["annotate"]
 
 DATA, RESULTS, FACES = "Input and output", "Data and reports", "Finding faces"
 FOLLOWING, LOOK, ENCODING = "Following and counting faces", "Drawing", "Encoding"
-
-# [HH:]MM:SS or plain seconds, with decimals.
-_CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?|\.\d+)")
 
 
 def setting(key: str, panel: str, help: str | None = None) -> Any:
@@ -36,6 +33,18 @@ def setting(key: str, panel: str, help: str | None = None) -> Any:
         show_default=False,
         rich_help_panel=panel,
     )
+
+
+def looks(every: int | None, detect_fps: float | None, *, blur: bool | None) -> dict[str, object]:
+    """Return what the flags about looks, and --blur, put in the place of what a file may say."""
+    if blur and every is None and detect_fps is None:
+        every = 1  # a face that is not looked for is not hidden
+    if every is None and detect_fps is None:
+        return {}
+    return {
+        "track.every": 1 if every is None else every,
+        "track.detect_fps": 0.0 if detect_fps is None else detect_fps,
+    }
 
 
 def other(*names: str, panel: str, help: str, metavar: str | None = None) -> Any:
@@ -67,11 +76,20 @@ def annotate(
     ] = False,
     start: Annotated[
         str | None,
-        other("--start", panel=DATA, metavar="TIME", help="Begin here: 12.5, 1:02 or 01:02:03.5."),
+        other("--start", panel=DATA, metavar="TIME", help="Begin here: 12.5, 1m30 or 1:02."),
     ] = None,
     end: Annotated[
         str | None, other("--end", panel=DATA, metavar="TIME", help="End here, as --start.")
     ] = None,
+    recursive: Annotated[
+        bool,
+        other(
+            "--recursive",
+            "-r",
+            panel=DATA,
+            help="Take what lies in subfolders, too; below --output DIR they are the same.",
+        ),
+    ] = False,
     force: Annotated[
         bool, other("--force", "-f", panel=DATA, help="Replace outputs that exist.")
     ] = False,
@@ -285,9 +303,7 @@ def annotate(
             "detect.refine_min_px": refine_min_px,
             "detect.refine_most": refine_most,
             "track.label_by": label_by,
-            # One of these takes the place of the other, which a file may have set.
-            "track.every": 1 if detect_fps and every is None else every,
-            "track.detect_fps": 0.0 if every and detect_fps is None else detect_fps,
+            **looks(every, detect_fps, blur=blur),
             "track.min_hits": min_hits,
             "track.lost_seconds": lost_seconds,
             "track.bridge_seconds": bridge_seconds,
@@ -309,10 +325,14 @@ def annotate(
     from videogender.annotation import AnnotationInterrupted
     from videogender.annotation import annotate as run
     from videogender.cli.report import Report
+    from videogender.cli.signals import catching, press_ctrl_c
     from videogender.outputs import DataOutputs
 
     data = DataOutputs(json, csv, coco, mot, vtt, summary, report)
-    with Report(quiet=quiet, model=settings.detect.model) as watch:
+    with (
+        catching([signal.SIGTERM], press_ctrl_c, press_ctrl_c) as caught,
+        Report(quiet=quiet, model=settings.detect.model, caught=caught) as watch,
+    ):
         try:
             summaries = run(
                 inputs,
@@ -324,29 +344,17 @@ def annotate(
                 end_seconds=end_seconds,
                 force=force,
                 skip_existing=skip_existing,
+                recursive=recursive,
                 jobs=jobs,
                 engine=engine,
                 address=address,
                 progress=watch,
             )
-        except AnnotationInterrupted as stop:
+        except KeyboardInterrupt as stop:
             there = [place for place in data.places if place == "-" or Path(place).exists()]
-            watch.interrupted(stop.summaries, there)
-            return 130
+            begun = stop.summaries if isinstance(stop, AnnotationInterrupted) else []
+            watch.interrupted(begun, there)
+            return caught.exit_code or 130
         watch.done(summaries, data.places)
     failed = [done.error for done in summaries if done.error is not None]
     return failed[0].exit_code if failed else 0
-
-
-def parse_time(text: str | None, flag: str) -> float | None:
-    """Read a time in seconds from `12.5`, `1:02` or `01:02:03.5`.
-
-    Raises:
-        ConfigError: the text is of none of these forms; the message names the flag.
-    """
-    if text is None:
-        return None
-    found = _CLOCK.fullmatch(text.strip())
-    if found is None or (found[2] is not None and float(found[3]) >= 60):
-        raise ConfigError(f"{flag} should be a time such as 12.5, 1:02 or 01:02:03.5, got {text!r}")
-    return int(found[1] or 0) * 3600 + int(found[2] or 0) * 60 + float(found[3])

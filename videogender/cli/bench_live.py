@@ -10,7 +10,7 @@ import typer
 
 from videogender.cli.annotate import other, setting
 from videogender.cli.bench_report import reporting
-from videogender.cli.live import parse_duration
+from videogender.cli.times import parse_time
 from videogender.config import load_settings, with_overrides
 from videogender.errors import ConfigError
 
@@ -105,7 +105,7 @@ def live(
     if not 1 <= fps <= 1000:
         raise ConfigError(f"--fps should be 1 to 1000, got {fps:g}")
     sizes_wh = [_size_wh(text) for text in size or ()]
-    rows_seconds = parse_duration(rows, "--rows") or 0.0
+    rows_seconds = parse_time(rows, "--rows") or 0.0
     from videogender.benchmark.live import SIZES_WH, live_heading, live_table, measure_live
     from videogender.benchmark.plan import Plan
 

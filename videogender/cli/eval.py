@@ -41,7 +41,7 @@ from videogender.cli.eval_work import (
     read_scales,
     settings_of,
 )
-from videogender.config import with_overrides
+from videogender.config import LOOKS_A_SECOND, with_overrides
 from videogender.errors import ConfigError
 
 __all__ = ["app"]
@@ -187,8 +187,8 @@ def gender(
     Every face with a `gender` is looked for (the detection that overlaps it best,
     IoU from 0.5); accuracy is over those that were found, the likelier label,
     however unsure. Groups come from `age`, `race`, `skin` and `age_group` where
-    the labels hold them; those of at least 100 faces are compared. Ranges in
-    brackets are 95 % bootstrap intervals.
+    the labels hold them; those of at least 100 found faces are compared. Ranges
+    in brackets are 95 % bootstrap intervals.
 
     Examples:
 
@@ -290,6 +290,9 @@ def video(
 ) -> None:
     """Measure labels over time: by track, and frame by frame.
 
+    The first column is what `annotate` does unless told otherwise; `by track`
+    looks at every frame, and so does `by frame`.
+
     A line of TRUTH is a frame that somebody looked at:
 
       {"frame": 12,
@@ -340,9 +343,10 @@ def video(
         _, detector = load_detector(settings.detect, aside)
         warm_up(detector)
         results, linked = [], False
-        ways = [Way("track"), *(Way("track", every=n) for n in every or () if n > 1)]
+        ways = [Way("track", detect_fps=LOOKS_A_SECOND), Way("track")]
+        ways += [Way("track", every=n) for n in every or () if n > 1]
         ways += [Way("track", detect_fps=rate) for rate in detect_fps or ()]
-        for way in (*ways, Way("frame")):
+        for way in dict.fromkeys([*ways, Way("frame")]):
             began = time.process_time()
             records = annotated(clip, detector, settings, way, frame_bar(aside, f"labels {way}"))
             took = time.process_time() - began

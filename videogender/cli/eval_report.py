@@ -185,7 +185,7 @@ def _whole(result: GenderResult) -> Table:
     if result.gender_gap:
         _gap(table, "women and men", result.gender_gap)
     for key, gap in result.gaps.items():
-        _gap(table, f"groups by {key.replace('_', ' ')} (>= 100 faces)", gap)
+        _gap(table, f"groups by {key.replace('_', ' ')} (>= 100 found faces)", gap)
     band = result.band
     name = f"with unsure below {band.unsure_below:g}"
     table.add_row(f"{name}: faces that get a label", _figure(band.coverage, band.coverage_interval))

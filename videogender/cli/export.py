@@ -59,6 +59,7 @@ def export(
 
     With `--stage second` it is what sees each of these boxes close up; the
     description in the file says how it is cut out and how both answers add up.
+    For that, gender is given as log-odds where there is such a stage.
 
     Batch, height and width stay free. Thresholds, labels, mean, temperature and
     colour order stand in the file's metadata (OpenVINO's `model_info`). The file

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from videogender.cli.annotate import other, setting
+from videogender.cli.annotate import looks, other, setting
 from videogender.cli.live_parts import TOKEN_VARIABLE, LiveParts
+from videogender.cli.times import parse_time
 from videogender.config import load_settings, with_overrides
 from videogender.errors import ConfigError
 
 if TYPE_CHECKING:
     from videogender.pipeline import BatchDetector
 
-__all__ = ["live", "parse_duration"]
+__all__ = ["live"]
 
 SOURCES, SCREENS, OUTPUT = "Sources", "Screens", "Output"
 FACES, LOOK, ENCODING = "Finding and following faces", "Drawing", "Encoding"
-
-# 1h30m, 10m, 30s, 1.5m, or plain seconds.
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 def live(
@@ -159,7 +156,10 @@ def live(
     min_face_px: Annotated[float | None, setting("detect.min_face_px", FACES)] = None,
     threads: Annotated[int | None, setting("detect.threads", FACES)] = None,
     refine: Annotated[str | None, setting("detect.refine", FACES)] = None,
-    detect_fps: Annotated[float | None, setting("track.detect_fps", FACES)] = None,
+    detect_fps: Annotated[
+        float | None,
+        setting("track.detect_fps", FACES, "Look this many times a second at most; 0 at all times"),
+    ] = None,
     label_by: Annotated[str | None, setting("track.label_by", FACES)] = None,
     zone: Annotated[
         list[str] | None,
@@ -223,7 +223,7 @@ def live(
             "live.size": size,
             "live.fps": fps,
             "live.timeout_seconds": timeout_seconds,
-            "live.give_up_after_seconds": parse_duration(give_up_after, "--give-up-after"),
+            "live.give_up_after_seconds": parse_time(give_up_after, "--give-up-after"),
             "live.hud": hud,
             "detect.model": model,
             "detect.weights": weights,
@@ -235,8 +235,7 @@ def live(
             "detect.min_face_px": min_face_px,
             "detect.threads": threads,
             "detect.refine": refine,
-            "track.every": 1 if detect_fps else None,
-            "track.detect_fps": detect_fps,
+            **looks(None, detect_fps, blur=blur),
             "track.label_by": label_by,
             "zones.zone": zone or None,
             "zones.line": line or None,
@@ -252,7 +251,7 @@ def live(
     )
     run = LiveParts(settings, force=force)
     run.check(record=record, record_raw=record_raw, segment=segment, json=json, interval=interval)
-    ends_after = parse_duration(duration, "--duration") or 0.0
+    ends_after = parse_time(duration, "--duration") or 0.0
     if (size or fps) and (url or file) and not camera:
         raise ConfigError("--size and --fps are asked of cameras; there is none here")
     if (loop or drop) and not file:
@@ -263,8 +262,8 @@ def live(
     sources = run.sources(camera or [], url or [], file or [], loop=loop, drop=drop)
     run.check_zones(len(sources))
     with ExitStack() as stack:
-        log = run.log(stack, json, parse_duration(interval, "--interval") or 0.0)
-        recorders = run.recorders(record, sources, parse_duration(segment, "--segment") or 0.0)
+        log = run.log(stack, json, parse_time(interval, "--interval") or 0.0)
+        recorders = run.recorders(record, sources, parse_time(segment, "--segment") or 0.0)
         from videogender.cli.live_report import LiveReport
 
         report = stack.enter_context(LiveReport(quiet=quiet))
@@ -305,18 +304,3 @@ def live(
         sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def parse_duration(text: str | None, flag: str) -> float | None:
-    """Read seconds from `30s`, `10m`, `1h30m` or plain seconds.
-
-    Raises:
-        ConfigError: the text is of none of these forms; the message names the flag.
-    """
-    if text is None:
-        return None
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None or not any(found.groups()):
-        raise ConfigError(f"{flag} should be a time such as 30s, 10m or 1h30m, got {text!r}")
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds

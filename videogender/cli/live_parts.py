@@ -85,9 +85,9 @@ class LiveParts:
     def check_zones(self, sources: int) -> None:
         """Refuse zones and lines that cannot be counted, before the network is loaded."""
         from videogender.live.areas import areas_of
-        from videogender.outputs import check_zones
+        from videogender.outputs import check_settings
 
-        check_zones(self._settings)
+        check_settings(self._settings)
         areas_of(self._settings, sources)
 
     def log(self, stack: ExitStack, target: str | None, interval: float) -> LiveLog | None:

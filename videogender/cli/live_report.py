@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType, TracebackType
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +16,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from videogender.cli.signals import Caught, catching
 from videogender.frames import Faces
 from videogender.live.engine import Engine
 from videogender.live.stats import LiveStats, Screen
@@ -27,18 +26,6 @@ from videogender.zones.figures import LABELS
 __all__ = ["LiveReport"]
 
 _STATUS_SECONDS = 0.5
-
-
-@dataclass(slots=True)
-class Caught:
-    """The signal that ended a run, or None."""
-
-    number: int | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0, or 128 and the signal's number: 130 for Ctrl-C."""
-        return 0 if self.number is None else 128 + self.number
 
 
 class LiveReport:
@@ -109,26 +96,13 @@ class LiveReport:
         if json is not None and json != "-":
             self.note(f"data -> {json}")
 
-    @contextmanager
-    def signals(self, engine: Engine) -> Iterator[Caught]:
+    def signals(self, engine: Engine) -> AbstractContextManager[Caught]:
         """Let Ctrl-C and SIGTERM end the run in order; a second Ctrl-C ends it at once."""
-        caught = Caught()
 
-        def end_run(number: int, frame: FrameType | None) -> None:
-            if caught.number is not None:
-                raise KeyboardInterrupt
-            caught.number = number
-            engine.request_stop()
+        def end_at_once() -> None:
+            raise KeyboardInterrupt
 
-        if threading.current_thread() is not threading.main_thread():
-            yield caught
-            return
-        before = {each: signal.signal(each, end_run) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield caught
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        return catching((signal.SIGINT, signal.SIGTERM), engine.request_stop, end_at_once)
 
     def _stop_status(self) -> None:
         if self._status is not None:

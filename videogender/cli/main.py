@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -59,6 +60,9 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "weights": Subcommand("videogender.cli.weights", "app", "List, import and fetch weights."),
 }
 
+# As if SIGPIPE had ended it, which Python ignores.
+READER_LEFT = 141
+
 EPILOG = """\b
 Examples:
   videogender annotate clip.mp4                    writes clip.annotated.mp4
@@ -68,13 +72,18 @@ Examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code (see `videogender.errors`; Ctrl-C is 130).
+    """Run the command line and return its exit code.
+
+    It is that of `videogender.errors`, 130 for Ctrl-C, or 141 if nobody reads its output any more.
 
     Args:
         argv: the arguments after the program's name; None takes `sys.argv`.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     args, debug = _without_debug(given)
+    if debug:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("videogender").setLevel(logging.DEBUG)
     command = typer.main.get_command(_build(args))
     try:
         result = command.main(
@@ -83,13 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except SystemExit as stop:  # typer and rich end this way when a pipe breaks
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has seen enough (`| head`); typer and rich then exit.
         _abandon_stdout()
-        return stop.code if isinstance(stop.code, int) else 1
-    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
-        _abandon_stdout()
-        return 1
+        return READER_LEFT
     except Exception as error:
+        _abandon_stdout()
         if debug:
             traceback.print_exc()
         return _explain(error)
@@ -178,7 +186,7 @@ def _abandon_stdout() -> None:
     """Send what is still buffered nowhere, so that Python's exit has nothing to complain about."""
     try:
         sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)

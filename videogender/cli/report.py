@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -22,6 +25,8 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from videogender.annotation import Progress, Summary
+from videogender.cli.signals import Caught
+from videogender.jobs.desk import DRAW_SECONDS
 from videogender.pipeline import BatchDetector
 from videogender.progress import DetectorFacts
 from videogender.targets import Job
@@ -29,6 +34,7 @@ from videogender.targets import Job
 __all__ = ["Report"]
 
 MANY_INPUTS = 5
+_LOG = logging.getLogger(__name__)  # of what only --debug shows
 
 
 class _FpsColumn(ProgressColumn):
@@ -45,11 +51,14 @@ class Report(Progress):
     Args:
         quiet: only warnings and errors.
         model: name of the model, for the advice on missing gender heads.
+        caught: SIGTERM, if it has come.
     """
 
-    def __init__(self, *, quiet: bool, model: str) -> None:
+    def __init__(self, *, quiet: bool, model: str, caught: Caught) -> None:
         self._quiet = quiet
         self._model = model
+        self._caught = caught
+        self._hurry: threading.Timer | None = None
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._told: set[str] = set()
         self._processes = 1
@@ -80,7 +89,12 @@ class Report(Progress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end_hurry()
         self.bars.stop()
+
+    def left_out(self, line: str) -> None:
+        """Say what of a folder is left out."""
+        self._note(line)
 
     def begin(self, count: int, processes: int) -> None:
         """Add a bar for all inputs, where several run beside each other."""
@@ -115,7 +129,13 @@ class Report(Progress):
 
     def stopped(self, frames: int) -> None:
         """Say why there is still something to wait for after Ctrl-C."""
-        if self._processes > 1:
+        is_terminated = self._caught.number is not None
+        if is_terminated and self._processes == 1:
+            # Whoever sends SIGTERM kills before long; workers of --jobs watch the time themselves.
+            self._hurry = threading.Timer(DRAW_SECONDS, signal.raise_signal, (signal.SIGTERM,))
+            self._hurry.daemon = True
+            self._hurry.start()
+        if is_terminated or self._processes > 1:
             line = "stopping: a few seconds to write what was seen so far"
             if line in self._told:
                 return
@@ -134,6 +154,7 @@ class Report(Progress):
 
     def finish(self, summary: Summary, position: int | None = None) -> None:
         """Replace the bar by a line on what came of this input."""
+        self._end_hurry()
         if position is None:
             self._row.end()
         else:
@@ -145,6 +166,8 @@ class Report(Progress):
             self._warn(warning)
         if summary.error is not None:
             self._say(Text("error: ", style="bold red"), str(summary.error))
+            for trace in getattr(summary.error, "__notes__", ()):
+                _LOG.debug(trace)
         elif summary.skipped:
             why = "its data were kept"
             if summary.output is not None:
@@ -172,18 +195,25 @@ class Report(Progress):
             self._note_data(data)
 
     def interrupted(self, summaries: Sequence[Summary], data: Sequence[str]) -> None:
-        """Say what is there although Ctrl-C ended the run."""
+        """Say what is there although Ctrl-C or SIGTERM ended the run."""
         self.bars.stop()
-        for last in summaries:
-            if not last.interrupted:
-                continue
+        unfinished = [summary for summary in summaries if summary.interrupted]
+        for last in unfinished:
+            kept = f"nothing was kept of {last.source}"
             if last.output is not None:
                 kept = f"{last.output} holds the first {_many(last.frames, 'frame')} and plays"
-            else:
-                kept = f"nothing was kept of {last.source}" if not last.frames else "data only"
+            elif last.frames and data:
+                kept = "data only"
             self._warn(f"interrupted: {kept}")
+        if not unfinished:
+            are_done = any(summary.output for summary in summaries)
+            self._warn(f"interrupted: {'finished copies were' if are_done else 'nothing was'} kept")
         if any(summary.frames for summary in summaries):
             self._note_data(data)
+
+    def _end_hurry(self) -> None:
+        if self._hurry is not None:
+            self._hurry.cancel()
 
     def _note_data(self, data: Sequence[str]) -> None:
         for path in data:

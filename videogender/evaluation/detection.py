@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.dataset import Entry, read_rgb
+from videogender.dataset import Entry
+from videogender.evaluation.labelled import read_picture
 from videogender.frames import Faces
 
 MATCH_IOU = 0.5
@@ -109,11 +110,15 @@ class Judged:
 
 
 def detect_all(finder: FaceFinder, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Faces]]:
-    """Yield each image of a data file with the faces found in it."""
+    """Yield each image of a data file with the faces found in it.
+
+    Raises:
+        TrainingError: if one cannot be read, or has another size than its labels are for.
+    """
     size = finder.batch_size
     for start in range(0, len(entries), size):
         chunk = entries[start : start + size]
-        yield from zip(chunk, finder([read_rgb(e.path) for e in chunk]), strict=True)
+        yield from zip(chunk, finder([read_picture(e) for e in chunk]), strict=True)
 
 
 def evaluate_detection(

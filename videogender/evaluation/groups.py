@@ -125,9 +125,9 @@ def worst_gap(answers: GenderAnswers, names: NDArray[np.str_]) -> Gap | None:
         names: [N], the group of each.
 
     Returns:
-        None if fewer than two groups hold `LEAST_FACES` labelled faces.
+        None if fewer than two groups hold `LEAST_FACES` found faces.
     """
-    all_names, counts = np.unique(names, return_counts=True)
+    all_names, counts = np.unique(names[answers.found], return_counts=True)
     large = [
         str(name)
         for name, count in zip(all_names, counts, strict=True)
@@ -136,14 +136,12 @@ def worst_gap(answers: GenderAnswers, names: NDArray[np.str_]) -> Gap | None:
     if len(large) < 2:
         return None
     members = names[:, None] == np.array(large)
-    asked, right = members & answers.found[:, None], members & _right(answers)[:, None]
-    if not asked.any(0).all():
-        return None
-    accuracy = right.sum(0) / asked.sum(0)
+    asked, right = members & answers.found[:, None], _right(answers)[:, None]
+    accuracy = (asked & right).sum(0) / asked.sum(0)
 
     def width(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        shares = (times @ right) / np.maximum(times @ asked, 1)
-        gap: NDArray[np.float64] = shares.max(1) - shares.min(1)
+        shares = _share(times, right, asked)
+        gap: NDArray[np.float64] = np.nanmax(shares, 1) - np.nanmin(shares, 1)
         return gap
 
     return Gap(
@@ -200,7 +198,11 @@ def _right(answers: GenderAnswers) -> NDArray[np.bool_]:
 def _share(
     times: NDArray[np.float64], right: NDArray[np.bool_], among: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Return the share [R] of some faces that are right, in each resample; NaN if there is none."""
-    count, share = times @ among, np.full(len(times), np.nan)
+    """Return the share [R] of some faces that are right, in each resample; NaN if there is none.
+
+    Of several sets, `among` [N, G] and `right` [N, 1], it is [R, G].
+    """
+    count = times @ among
+    share = np.full(count.shape, np.nan)
     np.divide(times @ (right & among), count, out=share, where=count > 0)
     return share

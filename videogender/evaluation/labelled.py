@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from videogender.dataset import FILE_NAME, Entry, read_entries
+import numpy as np
+from numpy.typing import NDArray
+
+from videogender.dataset import FILE_NAME, Entry, read_entries, read_rgb
 from videogender.errors import TrainingError
 
 FORMS = "JSON Lines, a folder with faces.jsonl, COCO JSON or a WIDER FACE folder"
 
-__all__ = ["Labelled", "evenly", "picture_size_wh", "read_labelled"]
+__all__ = ["Labelled", "evenly", "picture_size_wh", "read_labelled", "read_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,22 @@ def evenly(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
     return [entries[i * count // limit] for i in range(limit)]
 
 
+def read_picture(entry: Entry) -> NDArray[np.uint8]:
+    """Decode a labelled picture as HWC uint8 **RGB**, upright.
+
+    Raises:
+        TrainingError: if that fails, or it has another size than the one that its labels are for.
+    """
+    rgb = read_rgb(entry.path)
+    height, width = rgb.shape[:2]
+    if (width, height) != (entry.width, entry.height):
+        raise TrainingError(
+            f"{entry.path}: {width}x{height} pixels, "
+            f"the data file says {entry.width}x{entry.height}"
+        )
+    return rgb
+
+
 def picture_size_wh(path: Path) -> tuple[int, int]:
     """Return width and height of a picture, upright, without decoding it.
 
@@ -73,10 +92,13 @@ def picture_size_wh(path: Path) -> tuple[int, int]:
         TrainingError: if the file is missing or not a picture.
     """
     from PIL import Image
+    from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
     try:
         with Image.open(path) as image:
             width, height = image.size
+            if isinstance(image, TiffImageFile):  # newer versions of Pillow give its size upright
+                width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
             turned = image.getexif().get(0x0112, 1) >= 5  # the orientations that swap the sides
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such picture, though the labels name it") from error

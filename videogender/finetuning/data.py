@@ -55,10 +55,9 @@ class Data:
         return ("test", self.test) if len(self.test) else ("val", self.val)
 
     def groups(self) -> NDArray[np.int64]:
-        """Return a number [S] for each sample; equal ones belong together."""
-        numbers: dict[object, int] = {}
-        by_person = self.split.by == "person"
-        keys = [s.person if by_person and s.person else s.path for s in self.samples]
+        """Return a number [S] for each sample; equal ones belong together, see `Split.groups`."""
+        numbers: dict[int, int] = {}
+        keys = [self.split.groups[sample.path] for sample in self.samples]
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
     def facts(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def features_of(
         OutputError: if features cannot be written.
         TrainingError: if a picture cannot be read.
     """
-    folder = bank_folder(_key(data, network, learner, radius, settings))
+    folder = bank_folder(_key(data, network, learner, radius, settings, temperature))
     if makes:
         drop_stale()
         if folder.is_dir():
@@ -115,10 +115,16 @@ def _fill(
     else:
         assert radius is not None
         harvest_anchors(trunk, data.samples, want, radius, writer, workers, tell)
-        if data.classes == GENDERS and network.second_stage is not None:
+        if _is_seen_close_up(data, network):
+            assert network.second_stage is not None
             writer.extra["close_up"] = harvest_close_ups(
                 network.second_stage, trunk.device, data.samples, writer.boxes, workers
             )
+
+
+def _is_seen_close_up(data: Data, network: AnchorNetwork) -> bool:
+    """Whether the second stage's word on faces is noted: of genders alone, to be mixed with it."""
+    return data.classes == GENDERS and network.second_stage is not None
 
 
 def _views(learner: Learner, settings: FinetuneSettings) -> int:
@@ -141,6 +147,7 @@ def _key(
     learner: Learner,
     radius: int | None,
     settings: FinetuneSettings,
+    temperature: float,
 ) -> str:
     """Return a digest of everything that features depend on."""
     want: dict[str, Any] = asdict(settings.features)
@@ -148,8 +155,13 @@ def _key(
         del want[name]
     digest = hashlib.sha256()
     head = learner.head
-    level = head.level if isinstance(head, RefeedHead) else None
-    facts = [FORMAT, network.name, learner.task if radius is None else "", level, radius, want]
+    facts: list[Any] = [FORMAT, network.name, radius, want]
+    if isinstance(head, RefeedHead):
+        facts += [learner.task, head.level, temperature]
+    elif radius is None:
+        facts.append(learner.task)
+    else:
+        facts.append(_is_seen_close_up(data, network))
     digest.update(json.dumps([*facts, content_key(data.samples)]).encode())
     for name, tensor in sorted(network.state_dict().items()):
         # a first look at gender is part of what `refeed` notes

@@ -65,9 +65,11 @@ def train_jointly(
         raise ConfigError("recipe joint trains the genders of lite; take heads for anything else")
     device, began = choose_device(request.device), time.monotonic()
     folder.joint.mkdir(parents=True, exist_ok=True)
-    for side in ("train", "val", "test"):
-        samples = [data.samples[i] for i in getattr(data, side)]
-        _write_side(folder.joint / side, samples, trained, device, settings)
+    goes_on = request.resume and (folder.joint / "run" / "last.pt").is_file()
+    if not goes_on:  # what a run has begun with stays as it is
+        for side in ("train", "val", "test"):
+            samples = [data.samples[i] for i in getattr(data, side)]
+            _write_side(folder.joint / side, samples, trained, device, settings)
     sides = {s: folder.joint / s for s in ("train", "val", "test")}
     val_scenes = [Path(want.val_scenes)] if want.val_scenes else [sides["val"]]
     scenes = ValidationData([e for path in val_scenes for e in read_entries(path)])
@@ -104,8 +106,8 @@ def train_jointly(
         folder.joint / "run",
         device=request.device,
         init=request.weights,
-        resume=request.resume and (folder.joint / "run" / "last.pt").is_file(),
-        force=request.force,
+        resume=goes_on,
+        force=True,  # one killed before its first checkpoint begins anew
         say=watcher.say,
         report=tell,
     )

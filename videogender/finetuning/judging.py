@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from videogender.finetuning.bank import Bank
 from videogender.finetuning.figures import Answers
 from videogender.finetuning.learners import Learner
+from videogender.network.heads import VOTES
 
 ROWS_AT_ONCE = 4096  # patches that are judged together
 LARGEST_LOGIT = 1e6
 
-__all__ = ["judge"]
+__all__ = ["judge", "voters"]
 
 
 @torch.inference_mode()
@@ -35,14 +36,7 @@ def judge(
         view: which view of their pictures.
         level: anchors of this level only; None for all.
     """
-    key = faces * bank.views + view
-    first, count = bank.rows.first[key], bank.rows.first[key + 1] - bank.rows.first[key]
-    who = np.repeat(np.arange(len(faces)), count)
-    within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    at = np.repeat(first, count) + within
-    if level is not None:
-        chosen = bank.rows.level[at] == level
-        who, at = who[chosen], at[chosen]
+    who, at = voters(bank, faces, view, level)
     voted = np.zeros((len(faces), learner.classes))
     total = np.zeros(len(faces))
     for one in np.unique(bank.rows.level[at]):
@@ -56,8 +50,8 @@ def judge(
             np.add.at(total, who[part], score)
     with np.errstate(invalid="ignore"):
         voted /= total[:, None]
-    best = np.zeros(len(faces))
-    best[count > 0] = bank.rows.score[first[count > 0]]
+    best, seen = np.zeros(len(faces)), bank.count(faces, view) > 0
+    best[seen] = bank.rows.score[bank.rows.first[faces * bank.views + view][seen]]
     return Answers(
         voted.clip(-LARGEST_LOGIT, LARGEST_LOGIT),
         labels[faces],
@@ -65,3 +59,30 @@ def judge(
         bank.face_px[faces, view].astype(np.float64),
         faces,
     )
+
+
+def voters(
+    bank: Bank, faces: NDArray[np.int64], view: int = 0, level: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which rows vote, those of the best anchors of each face, as the detector has it.
+
+    Args:
+        bank, faces, view, level: see `judge`.
+
+    Returns:
+        int64 [R] each: places in `faces`, whose the rows are, in order; and the rows of the bank.
+    """
+    count = bank.count(faces, view)
+    who = np.repeat(np.arange(len(faces)), count)
+    at = np.repeat(bank.rows.first[faces * bank.views + view], count) + _rank(who)
+    if level is not None:
+        chosen = bank.rows.level[at] == level
+        who, at = who[chosen], at[chosen]
+    best = _rank(who) < VOTES  # a bank holds the best ones first
+    return who[best], at[best]
+
+
+def _rank(who: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many earlier entries of a sorted array [N] are equal."""
+    rank: NDArray[np.int64] = np.arange(len(who)) - np.searchsorted(who, who)
+    return rank

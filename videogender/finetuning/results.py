@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from videogender.finetuning.bank import Bank
 from videogender.finetuning.data import Data
-from videogender.finetuning.figures import Answers, by_size, confusion, figures, reliability
-from videogender.finetuning.harvest import views_of
-from videogender.finetuning.judging import judge
+from videogender.finetuning.figures import Answers, confusion, figures, reliability
+from videogender.finetuning.judging import judge, voters
 from videogender.finetuning.learners import Learner
-from videogender.finetuning.settings import FinetuneSettings
 
 MOST_MISTAKES = 60
 
-__all__ = ["as_json", "compare", "face_row", "levels", "mistakes", "sizes"]
+__all__ = ["as_json", "compare", "face_row", "levels", "mistakes"]
 
 
 def compare(
@@ -80,20 +78,6 @@ def face_row(
     return row | ({"reason": reason} if reason else {})
 
 
-def sizes(
-    learner: Learner,
-    bank: Bank,
-    data: Data,
-    faces: NDArray[np.int64],
-    settings: FinetuneSettings,
-    temperature: float,
-) -> list[dict[str, Any]]:
-    """Return accuracy by the size of faces: in their pictures as they are, and in shrunk ones."""
-    views = [n for n, view in enumerate(views_of(settings.features)) if not view.mirrored]
-    parts = [judge(learner, bank, data.labels, faces, view) for view in views]
-    return by_size(Answers.joined(*parts).tempered(temperature))
-
-
 def levels(
     learner: Learner, bank: Bank, data: Data, faces: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
@@ -108,9 +92,7 @@ def levels(
     key = faces * bank.views
     best = key[rows.first[key + 1] > rows.first[key]]
     winner = rows.level[rows.first[best]]
-    first, last = rows.first[key], rows.first[key + 1]
-    spans = [np.arange(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-    at = np.concatenate(spans) if spans else np.zeros(0, np.int64)
+    _, at = voters(bank, faces)
     found = []
     for level, (tap, stride) in enumerate(zip(network.taps, network.strides, strict=True)):
         alone = judge(learner, bank, data.labels, faces, level=level).seen

@@ -35,12 +35,12 @@ from videogender.finetuning.learners import (
 from videogender.finetuning.loop import Loop
 from videogender.finetuning.processes import device_of, processes
 from videogender.finetuning.request import Request, Watcher
-from videogender.finetuning.results import as_json, compare, face_row, levels, sizes
+from videogender.finetuning.results import as_json, compare, face_row, levels
 from videogender.finetuning.second_look import EQUAL, fitted_mix, mixed, together
 from videogender.finetuning.settings import FinetuneSettings
 from videogender.finetuning.suspects import judge_unseen, suspected
 from videogender.network import checkpoints
-from videogender.network.trained import GENDERS, Trained
+from videogender.network.trained import Trained
 from videogender.training.keyed import flat
 from videogender.training.stopping import StopRequest
 from videogender.weights_store import sha256_of
@@ -143,9 +143,10 @@ class _Run:
     def _new(self) -> Learner:
         """Return what is trained, as it is at the start."""
         network = copy.deepcopy(self.trained.network)
-        if network.second_stage is not None and self.data.classes == GENDERS:
+        learner = new_learner(network, self.data.classes, self.settings)
+        if network.second_stage is not None and learner.task == "gender":
             network.second_stage.gender_mix.copy_(torch.tensor(EQUAL))  # until it is fitted
-        return new_learner(network, self.data.classes, self.settings).to(self.device)
+        return learner.to(self.device)
 
     def begin(self) -> None:
         """Make the folder ready, or check that it can be gone on with."""
@@ -239,7 +240,7 @@ class _Run:
         temperature = fit_temperature(chosen_by)
         _, faces = data.judged
         after = judge(learner, bank, data.labels, faces)
-        stage, told = learner.network.second_stage, temperature
+        stage = learner.network.second_stage
         if stage is not None and "close_up" in bank.extra:
             mix = fitted_mix(chosen_by, bank.extra["close_up"])
             stage.gender_mix.copy_(torch.tensor(mix))
@@ -249,9 +250,7 @@ class _Run:
         if "female" in bank.extra and data.classes == ("female", "male"):
             after = together(before, after, settings.head.share)
         results = self._described() | compare(data, before, after)
-        if learner.radius is not None:  # faces were looked at shrunk as well
-            results["by_size"] = sizes(learner, bank, data, faces, settings, told)
-        elif learner.task == "refeed":
+        if learner.task != "classifier":
             results["by_size"] = by_size(after)
         results["levels"] = levels(learner, bank, data, faces)
         results["temperature"] = temperature

@@ -1,7 +1,8 @@
-"""Finds labels that are probably wrong: each is judged by heads that never saw its face or person.
+"""Finds labels that are probably wrong: each is judged by heads that never saw its face.
 
-The faces are dealt into parts; for each, heads are trained on all others. Features are there
-already, so this costs a few short runs of the loop.
+The faces are dealt into parts, copies of a picture and a person's pictures into the same one; for
+each, heads are trained on all others. Features are there already, so this costs a few short runs
+of the loop.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def judge_unseen(
     stop: StopRequest,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Answers:
-    """Return calibrated answers about every face by heads that were trained without it.
+    """Return calibrated answers about faces by heads that were trained without them.
+
+    Those whose label no other part has are left out: it would never be the answer.
 
     Args:
         fresh: makes a learner as it is at the start, for the faces it will be trained on.
@@ -52,8 +55,8 @@ def judge_unseen(
     short = replace(settings, patience=0)
     answers = []
     for number in range(settings.split.folds):
-        held = everyone[part == number]
         rest = everyone[part != number]
+        held = everyone[(part == number) & np.isin(data.labels, data.labels[rest])]
         if not len(held) or stop.asked:
             continue
         learner = fresh(rest)

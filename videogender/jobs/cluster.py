@@ -7,6 +7,7 @@ input, and what is tried again, is decided by `videogender.jobs.team`, as for pr
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,7 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray would print on standard output, where data may go, that a worker has died.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             self._ray: Any = import_module("ray")
         except ImportError as error:
@@ -118,6 +120,9 @@ class Cluster:
                 f"a token, RAY_AUTH_MODE=token gives it yours): {line}"
             ) from error
         self._is_ours = True
+        if callable(self._on_sigterm) and threading.current_thread() is threading.main_thread():
+            # Ray has put in one of its own, which would end this process at once.
+            signal.signal(signal.SIGTERM, self._on_sigterm)
         return self
 
     def __exit__(

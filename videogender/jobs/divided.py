@@ -244,7 +244,7 @@ class _Video:
             )
             drawn = [DrawnPart(part, zeros[number]) for number, part in enumerate(places)]
             blur = self._setup.settings.render.blur
-            join(drawn, place, source, with_covers=not blur)
+            join(drawn, place, source, anonymous=blur)
 
 
 def _across(before: Glance, after: Glance) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 from videogender.errors import OutputError, VideogenderError
 from videogender.jobs.divided import work_on_parts
@@ -176,10 +175,13 @@ class _Merge:
             if kept is not None:
                 pieces = kept.take(self._plan[position].source)
             replay(pieces, self._outputs, were_kept=kept is not None)
-        except (VideogenderError, OSError, UnpicklingError) as error:
+        except BrokenPipeError:
+            raise  # nobody reads what it is all for
+        except Exception as error:  # there is little that damaged data do not raise
             self._outputs.rollback(marks)
             if not isinstance(error, VideogenderError):
-                error = OutputError(f"{summary.source}: its kept data cannot be read: {error}")
+                why = f"{type(error).__name__}: {error}"
+                error = OutputError(f"{summary.source}: its kept data cannot be read ({why})")
             self.summaries[position] = _failed(summary, error)
             self._progress.row(position).finish(self.summaries[position])
 

@@ -67,7 +67,7 @@ class Processes:
         process = context.Process(
             target=serve, args=(theirs, self._setup), name="videogender-worker", daemon=True
         )
-        with _ctrl_c_ignored():  # until the child has a handler of its own
+        with _stops_ignored():  # until the child has a handler of its own
             process.start()
         theirs.close()  # so that its end is seen here when the child is gone
         return _Process(process, ours)
@@ -87,12 +87,15 @@ class Processes:
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
+def _stops_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM; children inherit that, and the caller's process decides."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from videogender.config import Settings
-from videogender.errors import ConfigError, VideogenderError
+from videogender.errors import ConfigError, OutputError, VideogenderError
 from videogender.live.areas import areas_of
 from videogender.live.capture import Capture, Captured
 from videogender.live.drawing import Shown, drawn
@@ -94,19 +94,19 @@ class Engine:
             # and a frame is shown only when its own faces are known.
             settings = replace(settings, track=replace(settings.track, min_hits=1))
         self._settings = settings
-        self._view_bell, look_bell = Bell(), Bell()
+        self._view_bell, self._look_bell = Bell(), Bell()
         self.captures = [
             Capture(
                 source,
                 settings.track,
                 view_bell=self._view_bell,
-                look_bell=look_bell,
+                look_bell=self._look_bell,
                 give_up_after_seconds=settings.live.give_up_after_seconds,
                 looks_first=blur,
             )
             for source in sources
         ]
-        self.looker = Looker(self.captures, detector, settings, look_bell, passes_on=blur)
+        self.looker = Looker(self.captures, detector, settings, self._look_bell, passes_on=blur)
         self._recorders = list(recorders)
         self._records_raw = records_raw
         self._log = log
@@ -121,7 +121,7 @@ class Engine:
         self._beside: list[list[str]] = [[] for _ in self.captures]
         self._last: list[Shown | None] = [None] * len(self.captures)
         self._told: list[State] = ["starting"] * len(self.captures)
-        self._failure: VideogenderError | None = None
+        self._failures: list[Exception] = []  # of recordings
         self._recording_lock = threading.Lock()
 
     @property
@@ -273,6 +273,7 @@ class Engine:
                 continue
             captured = capture.shown.take()
             if captured is not None:
+                self._look_bell.ring()  # there is room for another one
                 shown.append((position, self._show(position, captured, screens)))
         for screen in screens:
             if isinstance(screen, LateScreen):
@@ -305,7 +306,7 @@ class Engine:
         self._last[position] = shown
         eager = [screen for screen in screens if screen.wants(position)]
         recorder = self._recorders[position] if self._recorders else None
-        if recorder is not None and (not recorder.running or recorder.error is not None):
+        if recorder is not None and not recorder.running:
             recorder = None
         if recorder is not None and self._records_raw:
             recorder.write(frame.picture, frame.pts_seconds or 0.0)
@@ -353,9 +354,10 @@ class Engine:
                 self._faces[position] = (0, 0, 0)
                 self._notice(message or f"{capture.source.name}: {state}")
         for recorder in self._recorders:
-            if recorder.error is not None and self._failure is None:
-                self._failure = _in_words(recorder.error)
-                self._notice(f"recording stopped: {self._failure}")
+            error = recorder.error
+            if error is not None and error not in self._failures:
+                self._failures.append(error)
+                self._notice(f"recording stopped: {_in_words(error)}")
 
     def _tell_beside(self, position: int) -> None:
         """Warn of zones that no face of the newest picture can be in."""
@@ -366,19 +368,29 @@ class Engine:
                 self._notice(f"{self.names[position]}: {name} lies beside the picture")
 
     def _end(self, screens: Sequence[Screen]) -> bool:
-        self._stop.set()
         for capture in self.captures:
             capture.stop()
         self.looker.stop()
-        is_clean = stop_all(self._recorders, _RECORDERS_SECONDS)
+        is_recorded = stop_all(self._recorders, _RECORDERS_SECONDS)
         for screen in screens:
             with suppress(Exception):
                 screen.close()
         until = time.monotonic() + _THREADS_SECONDS
-        is_clean = self.looker.join(_THREADS_SECONDS) and is_clean
+        is_clean = self.looker.join(_THREADS_SECONDS)
         for capture in self.captures:
             is_clean = capture.join(max(0.0, until - time.monotonic())) and is_clean
-        return is_clean
+        is_recorded = is_recorded or self._wait_for_recordings()
+        self._stop.set()
+        return is_clean and is_recorded
+
+    def _wait_for_recordings(self) -> bool:
+        """Let slow encoders come to their end, unless somebody stops that; return if they did."""
+        if not self._stop.is_set():
+            self._notice("the recording is still being written; Ctrl-C leaves its end out")
+        while not self._stop.is_set():
+            if stop_all(self._recorders, _NAP_SECONDS):
+                return True
+        return False
 
     def _finish(self) -> None:
         """Write the summaries, and raise what went wrong on the way."""
@@ -388,9 +400,13 @@ class Engine:
         errors = [capture.error for capture in self.captures]
         if all(errors) and errors[0] is not None:
             raise errors[0]
+        for error in [*self._failures, *(recorder.error for recorder in self._recorders)]:
+            if error is not None:
+                raise _in_words(error)
         for recorder in self._recorders:
-            if recorder.error is not None:
-                raise _in_words(recorder.error)
+            if not recorder.stop(0.0):
+                path = [recorder.path, *recorder.paths][-1]
+                raise OutputError(f"{path}: its end is missing: there was no time to encode it")
 
 
 def _in_words(error: Exception) -> VideogenderError:

@@ -79,7 +79,7 @@ class Looker:
             captures: whose frames to look at.
             detector: finds the faces; it is asked for unsure ones too, if it is a `WeakDetector`.
             settings: how faces are followed and labelled.
-            bell: rung by the captures.
+            bell: rung by the captures, and where frames are passed on, when one was shown.
             passes_on: frames go on to the screen from here, once their faces are known.
         """
         self._captures = captures
@@ -162,18 +162,28 @@ class Looker:
     def _gather(self) -> list[tuple[int, Captured]]:
         """Take the newest frame of each source, as soon as there are any."""
         waiting = [capture for capture in self._captures if not capture.is_over]
-        if not any(capture.looked.is_full for capture in self._captures):
+        if not any(map(self._is_due, self._captures)):
             self._bell.wait(_NAP_SECONDS)
         until = time.monotonic() + _BATCH_WAIT_SECONDS
         most = min(len(waiting), self._detector.batch_size)
-        while 0 < sum(c.looked.is_full for c in self._captures) < most:
+        while 0 < sum(map(self._is_due, self._captures)) < most:
             left = until - time.monotonic()
             if left <= 0 or self._stop.is_set():
                 break
             self._bell.wait(left)
         self._looking = True  # before the slots are empty, see `is_idle`
-        taken = ((i, capture.looked.take()) for i, capture in enumerate(self._captures))
+        due = [(i, capture) for i, capture in enumerate(self._captures) if self._is_due(capture)]
+        taken = ((i, capture.looked.take()) for i, capture in due)
         return [(position, captured) for position, captured in taken if captured is not None]
+
+    def _is_due(self, capture: Capture) -> bool:
+        """Tell whether a frame is to be looked at; where it goes on from here, there must be room.
+
+        Of a file that stands still, the frame before has not been shown: whoever waited for that
+        would keep other sources waiting.
+        """
+        has_room = not (self._passes_on and capture.waits and capture.shown.is_full)
+        return has_room and capture.looked.is_full
 
     def _look(self, batch: list[tuple[int, Captured]]) -> None:
         threshold = self.face_threshold

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import warnings
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from videogender.errors import ModelError, OutputError
 from videogender.network.attributes import Head
 from videogender.network.heads import AnchorNetwork, GenderForm
-from videogender.network.layers import Ranges
+from videogender.network.layers import ConvUnit, Ranges
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
 from videogender.network.second_stage import SecondStage
@@ -46,7 +47,7 @@ __all__ = ["FORMAT", "NETWORKS", "import_checkpoint", "load", "load_trained", "s
 VGG_POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 WRAPPERS = ("state_dict", "model_state_dict", "weight", "weights", "model", "net")
 RANGES = "ranges"  # metadata: `AnchorNetwork.ranges` as JSON
-PREFIXES = ("module.", "_orig_mod.")
+PREFIXES = ("module.", "_orig_mod.")  # of wrappers, which may stand within one another
 
 
 def save(
@@ -130,7 +131,7 @@ def load_trained(path: Path) -> Trained:
         if any(key.startswith("second_stage.") for key in state):
             network.second_stage = SecondStage()
     _fill(network, state, path, f"model {model!r}")
-    network.ranges = _ranges(path, metadata)
+    network.ranges = _ranges(path, metadata, network)
     facts = read_facts(metadata, path, has_gender=bool(gender))
     with torch.device("meta"):
         head = empty_head(facts, of_head, metadata, network, path)
@@ -213,14 +214,22 @@ def _gender_form(state: Mapping[str, Tensor]) -> GenderForm | Literal[False]:
     return "tower" if any(key.startswith("gender_shared.") for key in state) else "linear"
 
 
-def _ranges(path: Path, metadata: Mapping[str, str]) -> Ranges | None:
+def _ranges(path: Path, metadata: Mapping[str, str], network: AnchorNetwork) -> Ranges | None:
     if RANGES not in metadata:
         return None
     try:
         stored = json.loads(metadata[RANGES])
-        return {name: (float(low), float(high)) for name, (low, high) in stored.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+        found = {name: (float(low), float(high)) for name, (low, high) in stored.items()}
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its metadata's {RANGES} cannot be read ({error})") from error
+    units = {name for name, part in network.named_modules() if isinstance(part, ConvUnit)}
+    for name, (low, high) in found.items():
+        if name not in units or not -math.inf < low <= 0 <= high < math.inf:
+            raise ModelError(
+                f"{path}: its metadata's {RANGES} hold {low:g} to {high:g} for {name[:60]!r}, "
+                "expected a unit of the network and finite numbers around 0"
+            )
+    return found
 
 
 def _mode(path: Path, metadata: Mapping[str, str]) -> Mode:
@@ -271,8 +280,8 @@ def _plain_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise ModelError(f"{path}: not a state dict: {key!r} is a {type(value).__name__}")
         name = str(key)
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        while name.startswith(PREFIXES):
+            name = name.partition(".")[2]
         state[name] = value
     return state
 

@@ -97,7 +97,6 @@ class AnchorNetwork(nn.Module):
     taps: ClassVar[tuple[str, ...]]
     strides: ClassVar[tuple[int, ...]] = STRIDES
     own_gender_form: ClassVar[GenderForm] = "linear"
-    large_face_px: ClassVar[float | None] = None  # whose gender is asked anew, see `network.large`
     gender_shared: nn.Sequential  # of a gender tower only
     second_stage: SecondStage | None  # judges again what the anchors propose
     ranges: Ranges | None  # of what its units put out in pictures, to compute in integers by

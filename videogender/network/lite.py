@@ -27,7 +27,6 @@ class Lite(AnchorNetwork):
     taps: ClassVar[tuple[str, ...]] = ("s4", "s8", "s16", "s32", "s64", "s128")
     pixel_scale: ClassVar[float] = 1 / 64
     own_gender_form: ClassVar[GenderForm] = "tower"
-    large_face_px: ClassVar[float | None] = 128.0
 
     def __init__(self, gender: bool | GenderForm = True) -> None:
         super().__init__((16, 32, 64, 128, 128, 128))

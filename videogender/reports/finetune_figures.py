@@ -11,7 +11,7 @@ from videogender.reports.markup import Html, Part, join, tag
 from videogender.reports.page import Cell, Column, fold, section, table
 from videogender.reports.words import UNKNOWN, duration, number, percent, plural, sentence_case
 
-__all__ = ["answers", "before_and_after", "by_size", "calibration", "curves", "levels"]
+__all__ = ["answers", "before_and_after", "by_size", "calibration", "curves", "judged", "levels"]
 
 Figures = Mapping[str, Any]
 
@@ -43,14 +43,24 @@ def before_and_after(before: Figures, after: Figures, judged_on: str | None) -> 
         if key == "accuracy":
             rows += _intervals(before, after)
             rows += _by_label(before, after)
-    counts = [before.get("faces"), after.get("faces")]
-    if any(count is not None for count in counts):
-        rows.append(["Faces judged", *(number(count) for count in counts), ""])
+    if any(figures.get("faces") is not None for figures in (before, after)):
+        rows.append(["Faces judged", _judged_of_all(before), _judged_of_all(after), ""])
     if not rows:
         return Html()
     columns = [Column("", is_number=False), Column("Before"), Column("After"), Column("Change")]
     note = sentence_case(judged_on or "")
     return section("Before and after", table(columns, rows, is_narrow=True), note=note)
+
+
+def judged(figures: Figures) -> int | None:
+    """Return how many faces the accuracy is of: those that were found."""
+    faces, found = _number(figures.get("faces")), _number(figures.get("found"))
+    return None if faces is None else round(faces * (1.0 if found is None else found))
+
+
+def _judged_of_all(figures: Figures) -> str:
+    count, faces = judged(figures), figures.get("faces")
+    return number(count) if count == faces else f"{number(count)} of {number(faces)}"
 
 
 def _intervals(before: Figures, after: Figures) -> list[list[Cell | Part]]:

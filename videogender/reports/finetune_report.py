@@ -28,7 +28,8 @@ has a page too. Everything in `results` is JSON; every key may be absent or null
     after       FIGURES of the weights that it kept
     FIGURES     {"faces", "found", "accuracy", "interval": [low, high], "by_label": {label: share},
                 "calibration_error", "average_precision", "ms_per_face", "log_loss",
-                "balanced_accuracy"}; shares from 0 to 1; further numbers become rows of the table
+                "balanced_accuracy"}; shares from 0 to 1, "found" of "faces", accuracy and the like
+                of those that were found; further numbers become rows of the table
 
     confusion   {"labels": [...], "counts": [[...], ...], "answers": [...]}; rows are the true
                 labels; `answers` names the columns where they are others, e.g. with "unsure"
@@ -155,8 +156,7 @@ def _sentence(results: Mapping[str, Any], before: Any, after: Any) -> Part:
     now, then = after.get("accuracy"), before.get("accuracy")
     if now is None:
         return tag("span", stopped, "No accuracy was measured.")
-    faces = f" of {plural(after['faces'], 'face')}" if after.get("faces") is not None else ""
-    text = f"{percent(now, 1)}{faces} are answered rightly"
+    text = f"{percent(now, 1)}{_of_faces(after)} are answered rightly"
     if (interval := figures.interval_text(after.get("interval"))) is not None:
         text += f" (95 % interval {interval})"
     if then is not None:
@@ -168,6 +168,15 @@ def _sentence(results: Mapping[str, Any], before: Any, after: Any) -> Part:
         elif after.get("interval") and then > high:
             text += ": the weights that it began from are better"
     return tag("span", stopped, f"{text}.")
+
+
+def _of_faces(after: Any) -> str:
+    count, faces = figures.judged(after), after.get("faces")
+    if count is None:
+        return ""
+    if count == faces:
+        return f" of {plural(count, 'face')}"
+    return f" of the {plural(count, 'found face')}, of {number(faces)} in all,"
 
 
 def _cards(results: Mapping[str, Any], before: Any, after: Any) -> Html:

@@ -53,6 +53,8 @@ def pending(path: str | Path, *, force: bool = False) -> Iterator[Path]:
                 raise OutputError(str(error).replace(str(temporary), str(path))) from error
             _check(target, path, force)
             os.replace(temporary, target)
+    except BrokenPipeError:  # of standard output, say: files have no readers who leave
+        raise
     except OSError as error:
         raise OutputError(_sentence(path, error)) from error
 

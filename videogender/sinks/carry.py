@@ -36,6 +36,8 @@ _LISTED_TAGS = frozenset(
     | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
     | {"network", "keywords", "track", "disc", "creation_time", "language", "timecode"}
 )
+# Tags that tell where something was recorded: `location`, Apple's and Android's names for it.
+_PLACE_TAG = "location"
 _COVERS = frozenset({"mjpeg", "png", "bmp"})
 # Where a span cuts into sound, its decoder needs what comes shortly before (80 ms for Opus by
 # RFC 7845, a frame for AAC). It is stored at negative times, which players decode in silence.
@@ -79,21 +81,22 @@ class Carrier:
     """
 
     def __init__(
-        self, source: VideoSource, output: OutputContainer, *, with_covers: bool = True
+        self, source: VideoSource, output: OutputContainer, *, anonymous: bool = False
     ) -> None:
         """Declare the streams that go along; `output` must not have its header yet.
 
         Args:
             source: what is read.
             output: where it goes.
-            with_covers: False leaves cover pictures behind, as obscured faces demand.
+            anonymous: leave behind what gives people away who shall be hidden: cover pictures, and
+                tags that tell the place.
 
         Raises:
             SourceError: the source has gone in the meantime.
         """
         self._source = source
         self._output = output
-        self._with_covers = with_covers
+        self._anonymous = anonymous
         self._zero, self._end = source.zero_seconds, source.end_seconds
         self._input = open_input(source.path, source.name)
         self._routes: dict[int, _Route] = {}
@@ -105,7 +108,7 @@ class Carrier:
                 self._routes[stream.index] = route
             else:
                 stream.discard = Discard.all
-                if not own and not with_covers and _is_cover(stream):
+                if not own and anonymous and _is_cover(stream):
                     source.warnings.append(
                         f"{source.name}: its cover picture was left out, as it may show faces"
                     )
@@ -114,7 +117,10 @@ class Carrier:
         if left:
             what = ", ".join(dict.fromkeys(left))
             source.warnings.append(f"{source.name}: not carried over, as MP4 has no place: {what}")
-        output.metadata.update(_tags_of(self._input))
+        tags = _tags_of(self._input)
+        if anonymous:
+            tags = {k: v for k, v in tags.items() if _PLACE_TAG not in k.lower()}
+        output.metadata.update(tags)
         output.set_chapters(self._chapters())
         self._damaged = 0
         self._packets = self._read()
@@ -181,7 +187,7 @@ class Carrier:
         codec = stream.codec_context.codec.canonical_name
         try:
             if isinstance(stream, VideoStream) and codec in _COVERS and _is_cover(stream):
-                if not self._with_covers:
+                if self._anonymous:
                     return None
                 context = stream.codec_context
                 out = self._output.add_mux_stream(codec, width=context.width, height=context.height)

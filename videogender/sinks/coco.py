@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from videogender import __version__
 from videogender.frames import Faces, Frame, Label
-from videogender.sinks.rows import RowSink, rounded
+from videogender.sinks.rows import RowSink, Stdout, Target, rounded
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
@@ -26,24 +27,26 @@ class CocoSink(RowSink):
     """Writes `images`, `annotations`, `categories` and `videos` when all inputs are done.
 
     A frame of `talk.mp4` is the image `talk/000012.jpg`, counted from 0, so that
-    `ffmpeg -i talk.mp4 -fps_mode passthrough -start_number 0 talk/%06d.jpg` makes the files; an
-    image keeps its own name. Images carry `video_id`, `frame_id` and `time_s`; annotations carry
-    `score`, `track_id` (of their video, where faces are followed) and, as `attributes`, `female`,
-    `predicted` and, where they are used, `zones`. Boxes end at the picture's edge.
+    `ffmpeg -i talk.mp4 -fps_mode passthrough -start_number 0 talk/%06d.jpg` makes the files; where
+    another video has that folder already, it is `talk.mp4/`. An image keeps its own name. Images
+    carry `video_id`, `frame_id` and `time_s`; annotations carry `score`, `track_id` (of their
+    video, where faces are followed) and, as `attributes`, `female`, `predicted` and, where they are
+    used, `zones`. Boxes end at the picture's edge.
 
     Until then both lists lie in temporary files: memory does not grow with the length of a video.
     """
 
     def __init__(
-        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
+        self, target: Target, *, unsure_below: float, name: str | Path | None = None
     ) -> None:
         super().__init__(target, unsure_below=unsure_below, name=name)
-        folder = None if str(target) == "-" else Path(target).parent
+        folder = None if isinstance(target, Stdout) or str(target) == "-" else Path(target).parent
         try:
             self._images, self._annotations = _Spool(folder), _Spool(folder)
         except OSError as error:
             raise self._failed(error) from error
         self._videos: list[dict[str, Any]] = []
+        self._folders: list[str] = []  # of their frames
 
     def write(self, frame: Frame, faces: Faces, where: Whereabouts | None = None) -> None:
         """Keep one frame and its faces."""
@@ -70,7 +73,7 @@ class CocoSink(RowSink):
         """Forget what was written since `mark`."""
         self._images.rollback(mark[0:2])
         self._annotations.rollback(mark[2:4])
-        del self._videos[mark[4] :]
+        del self._videos[mark[4] :], self._folders[mark[4] :]
 
     def finish(self) -> None:
         """Write the document."""
@@ -117,9 +120,11 @@ class CocoSink(RowSink):
         if not self._videos or self._videos[-1]["name"] != frame.source:
             video = {"id": len(self._videos) + 1, "name": frame.source, **image}
             self._videos.append(video)
+            folder = name.with_suffix("").as_posix()
+            self._folders.append(name.as_posix() if folder in self._folders else folder)
         return {
             **image,
-            "file_name": f"{name.with_suffix('').as_posix()}/{frame.index:06d}.jpg",
+            "file_name": f"{self._folders[-1]}/{frame.index:06d}.jpg",
             "video_id": len(self._videos),
             "frame_id": frame.index,
             "time_s": rounded(frame.pts_seconds, 6),
@@ -149,7 +154,7 @@ class _Spool:
         self._file.seek(place)
         self._file.truncate()
 
-    def copy_to(self, target: TextIO) -> None:
+    def copy_to(self, target: io.TextIOBase) -> None:
         self._file.seek(0)
         shutil.copyfileobj(self._file, target, 1 << 20)
 

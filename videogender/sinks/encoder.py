@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ __all__ = ["config_errors", "find_encoder", "set_quality"]
 # Encoders without a constant rate factor take a fixed quantiser; 20 of the one is about 4 there.
 _CRF_A_QUANTISER = 5
 _LAMBDA_A_QUANTISER = 118  # FF_QP2LAMBDA
+_USUAL_WH, _USUAL_RATE = (640, 480), 25
 
 
 def find_encoder(name: str) -> av.Codec:
@@ -67,7 +69,27 @@ def config_errors(settings: VideoSettings) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, av.FFmpegError) and _opens(settings):
+            raise ConfigError(
+                f"encoder {settings.codec!r} takes no pictures of this size; scale them, or name "
+                "another"
+            ) from error
         raise ConfigError(
             f"encoder {settings.codec!r} does not open with crf {settings.crf} and preset "
             f"{settings.preset!r}; check these, or take libx264"
         ) from error
+
+
+def _opens(settings: VideoSettings) -> bool:
+    """Tell whether an encoder opens with the settings for pictures of a usual size."""
+    codec = find_encoder(settings.codec)
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width, context.height = _USUAL_WH
+    context.pix_fmt, context.framerate = "yuv420p", _USUAL_RATE
+    context.time_base = Fraction(1, _USUAL_RATE)
+    set_quality(context, codec, settings)
+    try:
+        context.open()
+    except av.FFmpegError:
+        return False
+    return True

@@ -30,7 +30,7 @@ class DrawnPart(NamedTuple):
 
 
 def join(
-    parts: Sequence[DrawnPart], target: Path, source: VideoSource, *, with_covers: bool = True
+    parts: Sequence[DrawnPart], target: Path, source: VideoSource, *, anonymous: bool = False
 ) -> None:
     """Write all parts as one file, with what the source holds besides its picture.
 
@@ -38,7 +38,7 @@ def join(
         parts: in order; encoded with the same settings.
         target: of the MP4 file, which is overwritten.
         source: the whole span; warnings are added to it.
-        with_covers: False leaves cover pictures behind, as obscured faces demand.
+        anonymous: leave behind what gives people away; see `Carrier`.
 
     Raises:
         OutputError: the parts do not go together, or the file cannot be written.
@@ -54,7 +54,7 @@ def join(
             stream: Any = output.add_stream_from_template(first.streams.video[0])
             stream.time_base = first.streams.video[0].time_base
             head = first.streams.video[0].codec_context.extradata
-        carrier = Carrier(source, output, with_covers=with_covers)
+        carrier = Carrier(source, output, anonymous=anonymous)
         try:
             output.start_encoding()
             last: int | None = None

@@ -48,7 +48,7 @@ class Recorder:
         path: as the user named it.
         paths: the files written so far.
         dropped: pictures that came faster than they could be encoded.
-        error: why it ended by itself, or None.
+        error: why it ended by itself since the last `start`, or None.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Recorder:
         self._waiting: deque[tuple[NDArray[np.uint8] | Picture, float]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._ending = False
+        self._taking = False
         self._check()
 
     def _check(self) -> None:
@@ -106,12 +106,13 @@ class Recorder:
     @property
     def running(self) -> bool:
         """Whether pictures are being recorded."""
-        return self._thread is not None
+        return self._taking
 
     def start(self) -> None:
-        """Begin to record; does nothing while it runs."""
-        if self._thread is None:
-            self._ending = False
+        """Begin to record; does nothing while it runs, or what it ran before is being finished."""
+        if self._thread is None or not self._thread.is_alive():
+            self.error = None
+            self._taking = True
             self._thread = threading.Thread(
                 target=self._run, name="videogender-recorder", daemon=True
             )
@@ -125,10 +126,10 @@ class Recorder:
             seconds: when it was captured.
         """
         with self._changed:
-            if self._thread is None or self.error is not None:
-                return
-            while self._waits and len(self._waiting) >= _MOST_WAITING and self.error is None:
+            while self._waits and self._taking and len(self._waiting) >= _MOST_WAITING:
                 self._changed.wait(0.5)
+            if not self._taking:
+                return
             if len(self._waiting) >= _MOST_WAITING:
                 self.dropped += 1
                 return
@@ -148,7 +149,7 @@ class Recorder:
         if thread is None:
             return True
         with self._changed:
-            self._ending = True
+            self._taking = False
             self._changed.notify_all()
         thread.join(seconds)
         if thread.is_alive():
@@ -171,12 +172,13 @@ class Recorder:
             self.error = error
         finally:
             with self._changed:
+                self._taking = False
                 self._waiting.clear()
                 self._changed.notify_all()
 
     def _next(self) -> tuple[NDArray[np.uint8] | Picture, float] | None:
         with self._changed:
-            while not self._waiting and not self._ending:
+            while not self._waiting and self._taking:
                 self._changed.wait()
             item = self._waiting.popleft() if self._waiting else None
             self._changed.notify_all()

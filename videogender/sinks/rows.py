@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Self
 
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame
@@ -14,28 +15,64 @@ from videogender.frames import Faces, Frame
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
 
-__all__ = ["RowSink", "TextSink", "rounded"]
+__all__ = ["RowSink", "Stdout", "Target", "TextSink", "rounded"]
+
+
+class Stdout(io.TextIOBase):
+    """Standard output, whose reader may leave before the end, as `head` does.
+
+    Args:
+        is_all: nothing else is written, so that there is no use in going on.
+
+    Attributes:
+        is_left: by its reader; what is written from then on goes nowhere.
+    """
+
+    def __init__(self, *, is_all: bool = True) -> None:
+        self.is_left = False
+        self._is_all = is_all
+
+    def write(self, text: str) -> int:
+        """Write text; a pipe's reader sees it at once.
+
+        Raises:
+            BrokenPipeError: nobody reads standard output any more, and it is all there is.
+        """
+        if not self.is_left:
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                if self._is_all:
+                    raise
+                self.is_left = True
+        return len(text)
+
+
+Target = str | Path | Stdout
 
 
 class TextSink:
     """Text that streams to a file or, for `-`, to standard output.
 
     Args:
-        target: the file, written in place (atomic naming is done outside), or `-`.
+        target: the file, written in place (atomic naming is done outside), or standard output, as
+            `-` or as it is.
         name: what messages call the target; None takes `target` itself.
 
     Raises:
         OutputError: the file cannot be opened.
     """
 
-    def __init__(self, target: str | Path, *, name: str | Path | None = None) -> None:
+    def __init__(self, target: Target, *, name: str | Path | None = None) -> None:
         self.name = str(target if name is None else name)
-        self._is_stdout = str(target) == "-"
-        if self._is_stdout:
-            self._file: TextIO = sys.stdout
+        stdout = Stdout() if str(target) == "-" else target
+        self._is_stdout = isinstance(stdout, Stdout)
+        if isinstance(stdout, Stdout):
+            self._file: io.TextIOBase = stdout
             return
         try:
-            self._file = Path(target).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._file = Path(stdout).open("w", encoding="utf-8", newline="")  # noqa: SIM115
         except OSError as error:
             raise self._failed(error) from error
 
@@ -47,9 +84,8 @@ class TextSink:
             BrokenPipeError: nobody reads standard output any more.
         """
         try:
-            self._file.write(text)
-            if self._is_stdout:
-                self._file.flush()
+            # Names of files may hold what is no text; it is told as JSON tells it.
+            self._file.write(text.encode(errors="backslashreplace").decode())
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -115,7 +151,7 @@ class RowSink(TextSink, ABC):
     """
 
     def __init__(
-        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
+        self, target: Target, *, unsure_below: float, name: str | Path | None = None
     ) -> None:
         super().__init__(target, name=name)
         self.unsure_below = unsure_below

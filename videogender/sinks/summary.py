@@ -11,7 +11,7 @@ from typing import Any
 
 from videogender import __version__
 from videogender.config import Settings
-from videogender.sinks.rows import TextSink
+from videogender.sinks.rows import Target, TextSink
 
 __all__ = ["SummarySink"]
 
@@ -24,7 +24,7 @@ class SummarySink(TextSink):
     """
 
     def __init__(
-        self, target: str | Path, *, settings: Settings, name: str | Path | None = None
+        self, target: Target, *, settings: Settings, name: str | Path | None = None
     ) -> None:
         super().__init__(target, name=name)
         self._settings = settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from videogender.frames import Faces, Frame
 from videogender.sinks.jsonl import frame_record
-from videogender.sinks.rows import RowSink
+from videogender.sinks.rows import RowSink, Target
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
@@ -37,7 +37,7 @@ class CsvSink(RowSink):
 
     def __init__(
         self,
-        target: str | Path,
+        target: Target,
         *,
         unsure_below: float,
         name: str | Path | None = None,

@@ -23,6 +23,7 @@ from videogender.sinks.encoder import config_errors, find_encoder, set_quality
 from videogender.sources.picture import DecodedPicture, samples_of
 from videogender.sources.timing import Clock
 from videogender.sources.video import VideoSource
+from videogender.targets import MP4_SUFFIXES
 
 if TYPE_CHECKING:
     from videogender.render import Canvas
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoSink", "output_errors"]
 
-_SUFFIXES = frozenset({".mp4", ".m4v"})
 # Damaged files may claim more than the muxer can count.
 _LONGEST_FRAME_SECONDS = 3600
 _USUAL_RATE = Fraction(30)
@@ -50,7 +50,7 @@ class VideoSink:
         source: Source,
         settings: VideoSettings,
         *,
-        with_covers: bool = True,
+        anonymous: bool = False,
         picture_only: bool = False,
         threads: int = 0,
     ) -> None:
@@ -60,7 +60,7 @@ class VideoSink:
             path: of an MP4 file, which is overwritten.
             source: a video whose frames will come. Warnings are added to `source.warnings`.
             settings: encoder, quality and speed.
-            with_covers: False leaves cover pictures behind, as obscured faces demand.
+            anonymous: leave behind what gives people away; see `Carrier`.
             picture_only: leave all else behind; for parts that `videogender.sinks.joined` joins.
             threads: of the encoder; 0 lets it decide.
 
@@ -70,7 +70,7 @@ class VideoSink:
             SourceError: the source's file has gone.
         """
         self.path = Path(path)
-        if self.path.suffix.lower() not in _SUFFIXES:
+        if self.path.suffix.lower() not in MP4_SUFFIXES:
             raise OutputError(f"{path}: annotated video is MP4; let the name end in .mp4")
         if not isinstance(source, VideoSource):
             raise OutputError(f"{path}: {source.name} is no video; name an image to write it")
@@ -92,7 +92,7 @@ class VideoSink:
         self._stream.codec_context.thread_count = threads
         self._carrier: Carrier | None = None
         if not picture_only:
-            self._carrier = Carrier(source, self._output, with_covers=with_covers)
+            self._carrier = Carrier(source, self._output, anonymous=anonymous)
         try:
             with config_errors(settings):
                 self._stream.codec_context.open()

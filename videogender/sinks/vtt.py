@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogender.frames import Faces, Frame
-from videogender.sinks.rows import RowSink
+from videogender.sinks.rows import RowSink, Target
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
@@ -27,7 +27,7 @@ class VttSink(RowSink):
     """
 
     def __init__(
-        self, target: str | Path, *, unsure_below: float, name: str | Path | None = None
+        self, target: Target, *, unsure_below: float, name: str | Path | None = None
     ) -> None:
         super().__init__(target, unsure_below=unsure_below, name=name)
         self._text = ""  # of the cue that is under way

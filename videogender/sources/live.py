@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -61,9 +62,15 @@ class LiveSource(Protocol):
 
 
 class Pacer:
-    """Holds pictures back until their time has come, so that they are shown at their own speed."""
+    """Holds pictures back until their time has come, so that they are shown at their own speed.
 
-    def __init__(self) -> None:
+    Args:
+        most_seconds: what is to be waited for longer than this comes at once, and what follows at
+            its own speed: the clock of a stream may jump.
+    """
+
+    def __init__(self, most_seconds: float = math.inf) -> None:
+        self._most_seconds = most_seconds
         self._zero: float | None = None  # time.monotonic at pts 0
 
     def wait(self, pts_seconds: float, stop: threading.Event) -> float:
@@ -73,7 +80,8 @@ class Pacer:
             the time, on the clock of `time.monotonic`.
         """
         now = time.monotonic()
-        if self._zero is None or now - self._zero - pts_seconds > _MOST_LATE_SECONDS:
+        due = now if self._zero is None else self._zero + pts_seconds
+        if self._zero is None or not -_MOST_LATE_SECONDS <= due - now <= self._most_seconds:
             self._zero = now - pts_seconds
         while (left := self._zero + pts_seconds - now) > 0:
             if stop.wait(min(left, _NAP_SECONDS)):

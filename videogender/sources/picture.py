@@ -38,7 +38,7 @@ _SWSCALE_MATRICES = {
 }
 _LUMA_SHARES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 _PLANAR = ("yuv420p", "yuvj420p")
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG, AVCOL_RANGE_JPEG
 # Players take untagged video of this height and above for BT.709, smaller for BT.601.
 _HD_HEIGHT = 720
 _TINY_PX = 16
@@ -165,6 +165,17 @@ def samples_of(plane: VideoPlane, channels: int = 1) -> NDArray[np.uint8]:
     return rows if channels == 1 else rows.reshape(plane.height, plane.width, channels)
 
 
+def _with_chroma(frame: av.VideoFrame, scalers: Scalers) -> av.VideoFrame:
+    """Return limited-range grey as 8-bit 4:2:0, for swscale takes all grey for full-range."""
+    coloured = av.VideoFrame(frame.width, frame.height, "yuv420p")
+    luma, *chroma = map(samples_of, coloured.planes)
+    luma[:] = samples_of(scalers.yuv.reformat(frame, format="gray").planes[0])
+    for samples in chroma:
+        samples[:] = 128
+    coloured.color_range, coloured.colorspace = frame.color_range, frame.colorspace
+    return coloured
+
+
 class DecodedPicture:
     """A `Picture` around a frame of libav's; the frame itself is never written to.
 
@@ -195,7 +206,6 @@ class DecodedPicture:
             time_base: see the attribute.
             scalers: of the source, shared by its frames.
         """
-        self._frame = frame
         self._orientation = scalers.orientation(frame)
         self._stored_wh = self._orientation.size_wh(*size_wh)
         self._scalers = scalers
@@ -207,6 +217,9 @@ class DecodedPicture:
         self.time_base = time_base
         if frame.format.name.startswith("yuvj"):
             frame.color_range = _FULL_RANGE  # what these formats mean, tagged or not
+        if frame.format.name.startswith("gray") and frame.color_range == _LIMITED_RANGE:
+            frame = _with_chroma(frame, scalers)
+        self._frame = frame
 
     def __repr__(self) -> str:
         return f"DecodedPicture({self.width}x{self.height} {self._frame.format.name})"

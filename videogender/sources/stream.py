@@ -26,6 +26,8 @@ __all__ = ["Arrivals", "StreamSource"]
 _MOST_WITHOUT_KEY_SECONDS = 4.0
 # When the decoder is this much behind the stream it skips what it can, and more beyond the second.
 _BEHIND_SECONDS, _FAR_BEHIND_SECONDS = 0.5, 2.0
+# Pictures of a server that sends ahead are never this far apart; a clock that jumps makes them so.
+_MOST_APART_SECONDS = 5.0
 _MICROSECONDS = Fraction(1, 1_000_000)
 
 
@@ -191,7 +193,7 @@ class StreamSource:
         self, container: InputContainer, stream: VideoStream, stop: threading.Event
     ) -> Iterator[Grab]:
         """Yield at its own speed what a server sends as fast as it can."""
-        pacer, scalers = Pacer(), Scalers()
+        pacer, scalers = Pacer(_MOST_APART_SECONDS), Scalers()
         for frame, _ in self._frames(container, stream, stop):
             now = pacer.wait(frame.time or 0.0, stop)
             if stop.is_set():

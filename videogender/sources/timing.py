@@ -9,10 +9,13 @@ __all__ = ["Clock"]
 # A step back of at least this long is a new beginning (joined recordings, a counter that wrapped):
 # the rest is moved behind what came before. A shorter one is a slip of single frames.
 _RESTART_SECONDS = 1
+# A leap forward of at least this long is believed once a second frame claims about the same. Until
+# then it may be a slip, after which no true time would be later than the time before.
+_LEAP_SECONDS = 3600
 
 
 class Clock:
-    """Repairs missing, repeated and backward timestamps of one stream.
+    """Repairs missing, repeated, backward and single far too late timestamps of one stream.
 
     Attributes:
         repairs: how many timestamps had to be changed.
@@ -29,6 +32,8 @@ class Clock:
         """
         self._usual_ticks = max(1, usual_ticks)
         self._restart_ticks = max(1, round(_RESTART_SECONDS / time_base))
+        self._leap_ticks = round(_LEAP_SECONDS / time_base)
+        self._leapt: int | None = None  # what the frame before claimed, if that was a leap
         self._offset = 0
         self.repairs = 0
         self.last: int | None = None
@@ -43,7 +48,7 @@ class Clock:
         """
         duration = duration if duration and duration > 0 else self._usual_ticks
         if pts is not None:
-            pts += self._offset
+            pts = self._believed(pts + self._offset)
         if self.last is not None and (pts is None or pts <= self.last):
             self.repairs += 1
             if pts is None:
@@ -59,3 +64,11 @@ class Clock:
             pts = 0
         self.last, self.end = pts, pts + duration
         return pts
+
+    def _believed(self, pts: int) -> int | None:
+        """Return a time, or None if it is a leap that no other frame has confirmed."""
+        leapt, self._leapt = self._leapt, None
+        if self.last is None or pts - self.last < self._leap_ticks:
+            return pts
+        self._leapt = pts
+        return pts if leapt is not None and abs(pts - leapt) < self._leap_ticks else None

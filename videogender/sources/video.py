@@ -90,7 +90,8 @@ class VideoSource:
         self._start = _exact(start_seconds) if start_seconds else None
         self._end = None if end_seconds is None else _exact(end_seconds)
         if self._end is not None and self._end <= (self._start or 0):
-            raise SourceError(f"{self.name}: the end lies before the start; exchange them")
+            begin = float(self._start or 0)
+            raise SourceError(f"{self.name}: the end should be later than {begin:g} s")
         self._lock = threading.Lock()
         self._container = open_input(path, self.name)
         try:
@@ -308,8 +309,8 @@ class VideoSource:
 
     def _why_nothing(self) -> str:
         if self._decoded:
-            end = self.origin_seconds if self._clock.last is None else self._clock.end
-            shown = float(end * self._time_base - self.origin_seconds)
+            end = self._promised_end() or self._clock.end * self._time_base
+            shown = float(end - self.origin_seconds)
             return f"{self.name}: shows nothing in that span; it lasts about {shown:.1f} s"
         return f"{self.name}: damaged from its first frame on; nothing in it decodes"
 

@@ -162,8 +162,9 @@ def _kept(
     """Return the detections of established tracks by track and time, and their tracks from 0.
 
     Unsure detections count only between sure ones: what follows the last of these is more often
-    an error that took over than a face that fades. In a shot of fewer looks than `min_hits` a face
-    need not be found more often than that.
+    an error that took over than a face that fades. Where a single detection makes a face, as where
+    faces are hidden, errors do no harm, and all of them count. In a shot of fewer looks than
+    `min_hits` a face need not be found more often than that.
     """
     _, track = np.unique(recording.track, return_inverse=True)
     count = int(track.max(initial=-1)) + 1
@@ -171,8 +172,9 @@ def _kept(
     sure = np.flatnonzero(recording.scores[order] >= face_threshold)
     hits = np.bincount(track[order[sure]], minlength=count)
     starts = np.searchsorted(track[order], np.arange(count))
-    ends = starts.copy()  # places in `order` of the last sure detections
-    np.maximum.at(ends, track[order[sure]], sure)
+    ends = starts.copy()  # places in `order` of the last detections that count
+    counting = sure if min_hits > 1 else np.arange(len(order))
+    np.maximum.at(ends, track[order[counting]], counting)
     first, last = recording.frame[order[starts]], recording.frame[order[ends]]
     span = recording.seconds[last] - recording.seconds[first]
     looks = np.bincount(recording.shot[recording.looked], minlength=1)

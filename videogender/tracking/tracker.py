@@ -17,6 +17,7 @@ __all__ = ["Tracker", "Tracks", "is_established"]
 _LEAST_OVERLAP, _LEAST_OVERLAP_UNSURE, _LEAST_OVERLAP_NEW = 0.15, 0.4, 0.25
 # Where looks are rare, few hits over a long time say as much as many within a moment.
 _LONG_SECONDS = 0.5
+_USUAL_HITS = TrackSettings().min_hits
 # Looks in a row that may miss a track which is not established yet.
 _NEW_MAY_MISS = 1
 
@@ -29,10 +30,12 @@ def is_established(
     Args:
         hits: [T], detections of each track.
         span_seconds: [T], time from its first to its last detection.
-        min_hits: detections that always suffice; two suffice if half a second lies between.
+        min_hits: detections that always suffice. Where looks are rare, two suffice if half a second
+            lies between, unless more than usual are asked for.
     """
-    lasting = (hits >= 2) & (span_seconds >= _LONG_SECONDS)
-    established: NDArray[np.bool_] = (hits >= min_hits) | lasting
+    established: NDArray[np.bool_] = hits >= min_hits
+    if min_hits <= _USUAL_HITS:
+        established |= (hits >= 2) & (span_seconds >= _LONG_SECONDS)
     return established
 
 

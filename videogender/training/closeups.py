@@ -57,6 +57,9 @@ class CloseUpPools:
     Args:
         store: the pictures.
         proposals: of a first stage in its scenes; see `candidates.proposals_of`.
+
+    Attributes:
+        wrong: float32 [kinds], how wrong the network is about each kind of faces; see `heed`.
     """
 
     def __init__(self, store: ImageStore, proposals: Candidates) -> None:
@@ -64,7 +67,7 @@ class CloseUpPools:
         faces = faces_of(store)
         known = ~faces.male.isnan()
         is_scene = faces.image < len(store.scene_ids)
-        self._wrong = torch.ones(len(store.groups) * 2, device=faces.image.device)
+        self.wrong = torch.ones(len(store.groups) * 2, device=faces.image.device)
         self._portraits = faces.select(known & ~is_scene)
         self._scenes = faces.select(known & is_scene)
         self._faces = Candidates.joined([proposals.select(proposals.holds_face), faces])
@@ -105,10 +108,10 @@ class CloseUpPools:
             kind: int64 [K], see `CloseUpTargets.kind`.
             loss: float [K], of gender.
         """
-        total = torch.zeros_like(self._wrong).index_add_(0, kind, loss)
-        count = torch.zeros_like(self._wrong).index_add_(0, kind, torch.ones_like(loss))
-        mean = torch.where(count > 0, total / count.clamp(min=1), self._wrong)
-        self._wrong = torch.lerp(self._wrong, mean, SLOWLY * count.clamp(max=1 / SLOWLY))
+        total = torch.zeros_like(self.wrong).index_add_(0, kind, loss)
+        count = torch.zeros_like(self.wrong).index_add_(0, kind, torch.ones_like(loss))
+        mean = torch.where(count > 0, total / count.clamp(min=1), self.wrong)
+        self.wrong = torch.lerp(self.wrong, mean, SLOWLY * count.clamp(max=1 / SLOWLY))
 
     def _fair(self, table: Candidates) -> Tensor:
         """Return how often each of some faces with gender is to be drawn, float [N].
@@ -118,8 +121,8 @@ class CloseUpPools:
         faces and among large ones: else size itself, which differs between them in the data, would
         speak for one.
         """
-        size = torch.bincount(table.kind, minlength=len(self._wrong)).clamp(min=1)
-        weight = (self._wrong.square() / size.sqrt())[table.kind]
+        size = torch.bincount(table.kind, minlength=len(self.wrong)).clamp(min=1)
+        weight = (self.wrong.square() / size.sqrt())[table.kind]
         side = (table.box[:, 2:] - table.box[:, :2]).amax(1)
         octave = side.log2().long().clamp(0, OCTAVES - 1)
         cell = octave * 2 + table.gender

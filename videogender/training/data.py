@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from videogender.dataset import Entry, read_rgb
+from videogender.dataset import Entry
 from videogender.errors import TrainingError
+from videogender.evaluation.labelled import read_picture
 from videogender.network.heads import FEMALE, MALE
 
 UNKNOWN_GENDER = -1
@@ -46,6 +47,7 @@ class ImageStore:
         group: int64 [F], of `groups`.
         groups: names of the groups, such as `skin V`; the first is of faces that have no such key.
         ignore: bool [F], faces that count neither way.
+        young: bool [F], faces of less than `least_age`, which teach no gender.
         first_face: int64 [I + 1], where the faces of image i begin.
         scene_ids, portrait_ids: int64, images by the kind of crop that suits them.
 
@@ -89,19 +91,14 @@ class ImageStore:
         number = {name: index for index, name in enumerate(self.groups)}
         self.group = torch.tensor([number[name] for name in names])
         self.ignore = torch.tensor([bool(f.get("ignore", False)) for f in faces])
+        self.young = torch.tensor([_is_younger(f, least_age) for f in faces])
         counts = torch.tensor([0] + [len(e.faces) for e in entries])
         self.first_face = counts.cumsum(0)
         self.scene_ids = torch.arange(len(scenes))
         self.portrait_ids = torch.arange(len(scenes), len(entries))
 
     def _decode(self, index: int, entry: Entry) -> None:
-        rgb = read_rgb(entry.path)
-        if rgb.shape != (entry.height, entry.width, 3):
-            raise TrainingError(
-                f"{entry.path}: {rgb.shape[1]}x{rgb.shape[0]} pixels, "
-                f"the data file says {entry.width}x{entry.height}"
-            )
-        image = Image.fromarray(rgb)
+        image = Image.fromarray(read_picture(entry))
         for level in range(PYRAMID_LEVELS):
             width, height = self.size_wh[index, level].tolist()
             scaled = image if level == 0 else image.resize((width, height), Image.Resampling.BOX)

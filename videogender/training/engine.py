@@ -206,7 +206,9 @@ class Trainer:
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.generator.manual_seed((s.seed * 1_000_003 + self.step) * 4099 + self.rank)
+        seed = (s.seed * 1_000_003 + self.step) * 4099 + self.rank
+        self.generator.manual_seed(seed)
+        torch.manual_seed(~seed)  # of all devices, for dropout: other numbers than the crops'
         with self._watch.running():
             batch, count = self.lesson.prepare(self.step, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -223,22 +225,22 @@ class Trainer:
         return parts, count
 
     def _reduce(self, parts: Tensor, asked: bool) -> None:
-        """Average gradients and losses over the processes, and hear whether any shall stop."""
+        """Average gradients, losses and what the lesson notes; hear whether any shall stop."""
         learning = [p for p in self.network.parameters() if p.requires_grad]
         for parameter in learning:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in learning if p.grad is not None]
+        averaged = [*gradients, parts, *self.lesson.state().values()]
         flag = torch.tensor([float(asked)], device=self.device)
-        joined = torch.cat([*(g.reshape(-1) for g in gradients), parts, flag])
+        joined = torch.cat([*(tensor.reshape(-1) for tensor in averaged), flag])
         dist.all_reduce(joined)
         joined /= self.world
         start = 0
-        for gradient in gradients:
+        for tensor in averaged:
             # copied, not replaced: the optimiser needs a gradient in its parameter's memory layout
-            gradient.copy_(joined[start : start + gradient.numel()].view_as(gradient))
-            start += gradient.numel()
-        parts.copy_(joined[start : start + 3])
+            tensor.copy_(joined[start : start + tensor.numel()].view_as(tensor))
+            start += tensor.numel()
         self._any_asked = joined[-1]
 
     def _agreed(self, seconds: float) -> float:
@@ -268,6 +270,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "lesson": self.lesson.state(),
             "step": self.step,
             "elapsed": self.elapsed,
             "model": self.network.name,
@@ -299,6 +302,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self.lesson.load(state.get("lesson", {}))  # older files have none
             self.step, self.elapsed = int(state["step"]), float(state["elapsed"])
         except Exception as error:  # a damaged file can end in any of them
             reason = (str(error) or type(error).__name__).splitlines()[0]

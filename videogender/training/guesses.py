@@ -47,7 +47,7 @@ class Guesses:
         faces, which = faces_of(store), seen_faces(store)
         side = (faces.box[:, 2:] - faces.box[:, :2]).amax(1)
         asked_for = faces.male.isnan() & (faces.image < len(store.scene_ids))
-        asked_for &= side >= settings.least_guessed_px
+        asked_for &= (side >= settings.least_guessed_px) & ~store.young[which]
         faces, which = faces.select(asked_for), which[asked_for]
         if not len(faces):
             return cls(which, faces.gender)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -20,8 +21,11 @@ from videogender.evaluation.validation import (
 )
 from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
+from videogender.training.digest import digest_of
 from videogender.training.ranges import ranges_in
 from videogender.training.run_folder import RunFolder
+
+CHOSEN_BY = "chosen_by"  # metadata of the best weights: `digest_of` the validation data
 
 __all__ = ["Keeper"]
 
@@ -30,11 +34,16 @@ class Keeper:
     """Keeps the weights that validate best (`evaluation.validation.CRITERION`).
 
     Args:
-        folder: of the run; a best that is there already is the one to beat.
+        folder: of the run; a best that is there already, and was chosen by the same data, is the
+            one to beat.
         data: what to validate on.
         device: where to do so.
         facts: recorded in the weights.
         tell: told of each validation, its step, and whether it is the best so far.
+
+    Attributes:
+        best: the score to beat.
+        forgets: whether there is a best that was chosen by other data.
     """
 
     def __init__(
@@ -47,7 +56,10 @@ class Keeper:
     ) -> None:
         self.folder, self.data, self.device = folder, data, device
         self.facts, self.tell = dict(facts), tell
-        self.best = self._stored_score()
+        self._content = digest_of(data.scenes, data.portraits)
+        score, chosen_by = self._stored()
+        self.forgets = chosen_by != self._content
+        self.best = -math.inf if self.forgets else score
 
     def __call__(self, network: AnchorNetwork, step: int) -> None:
         """Validate, and keep the weights if they are the best so far."""
@@ -57,6 +69,7 @@ class Keeper:
         if is_best:
             self.best = found.score
             facts = {"steps": str(step), "score": repr(found.score), "criterion": CRITERION}
+            facts[CHOSEN_BY] = self._content
             checkpoints.save(network, self.folder.best, {**self.facts, **facts})
         self.tell(found, step, is_best)
 
@@ -103,9 +116,12 @@ class Keeper:
         if mix := fit_gender_mix(first, second, answers.is_female):
             stage.gender_mix.copy_(torch.tensor(mix))
 
-    def _stored_score(self) -> float:
+    def _stored(self) -> tuple[float, str]:
+        """Return the score of the best weights so far, and the digest of what chose them."""
         try:
             with safe_open(self.folder.best, framework="pt") as file:
-                return float((file.metadata() or {}).get("score", "-inf"))
+                facts = file.metadata() or {}
+            # older files tell no digest
+            return float(facts.get("score", "-inf")), facts.get(CHOSEN_BY, self._content)
         except (OSError, SafetensorError, ValueError):
-            return float("-inf")
+            return -math.inf, self._content

@@ -35,6 +35,7 @@ from videogender.network.second_stage import SecondStage
 from videogender.training.candidates import Candidates, proposals_of
 from videogender.training.closeups import CloseUpPools
 from videogender.training.data import ImageStore
+from videogender.training.digest import digest_of
 from videogender.training.engine import Progress, Trainer
 from videogender.training.guesses import Guesses
 from videogender.training.keep import Keeper
@@ -135,7 +136,12 @@ def train(
             tell(f"going on with {change} as before")
     if data.teach and settings.part != "second-stage":
         raise ConfigError("--teach: anchors learn from labels alone; it is for --part second-stage")
+    if settings.part == "second-stage" and not data.scenes:
+        raise TrainingError("a second stage learns in scenes what is no face: give --scenes, too")
     scenes, portraits, facts = _entries(data, tell)
+    content = digest_of(scenes, portraits)
+    if resume:
+        folder.check_content(content)
     validation = ValidationData(
         [e for path in data.val_scenes for e in read_entries(path)],
         [e for path in data.val_portraits for e in read_entries(path)],
@@ -168,7 +174,7 @@ def train(
     store = store.to(chosen)
     if first and not resume:
         how = {"init": str(init) if init else None, "device": chosen.type, "processes": world}
-        folder.begin({**record, **how, "summary": facts}, force=force)
+        folder.begin({**record, **how, "content": content, "summary": facts}, force=force)
         if guesses is not None:
             folder.write(folder.guesses, guesses.packed())
     elif first:
@@ -192,6 +198,8 @@ def train(
                     folder.rewind(trainer.step)
                     say(f"going on at step {trainer.step:,}")
             keeper = Keeper(folder, validation, chosen, facts, validated) if validation else None
+            if rank == 0 and keeper and keeper.forgets:
+                say(f"{folder.best} was chosen by other validation data: the best is chosen anew")
             with MetricsLog(folder) as log:
 
                 def both(progress: Progress) -> None:

@@ -6,6 +6,7 @@ rest alike for both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,12 @@ class Lesson(Protocol):
     def settle(self, network: AnchorNetwork) -> None:
         """Fit what is not learned by steps, in a network with this lesson's learner."""
 
+    def state(self) -> Mapping[str, Tensor]:
+        """Return what it notes as it goes on, float32; processes average it after each step."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`; what is not in it stays as it is."""
+
 
 class AnchorLesson:
     """Faces, boxes and gender at the anchors, from crops and mosaics of pictures."""
@@ -75,6 +82,13 @@ class AnchorLesson:
 
     def settle(self, network: AnchorNetwork) -> None:
         """Do nothing: there is nothing to fit."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return nothing: what it shows does not depend on what it showed."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing."""
 
 
 class CloseUpLesson:
@@ -128,6 +142,15 @@ class CloseUpLesson:
             look.face_mix.copy_(
                 fit_logistic(torch.stack([table.logit, second], 1), table.holds_face)
             )
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return how wrong the network is about each kind of faces, which decides the draws."""
+        return {"wrong": self._pools.wrong}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`; from an empty one, with all kinds alike."""
+        if "wrong" in state:
+            self._pools.wrong.copy_(state["wrong"])
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def add_ignored(
     Args:
         entries: the data, changed in place.
         path: JSON Lines of `{"image", "faces": [{"box", "score"}]}`; images by their paths from
-            this file, or else by their names.
+            this file, or else by their names, where no other image has that name.
         least_score: weaker marks are not used.
         most_iou: a mark that overlaps a labelled face more than this is that face.
 
@@ -95,16 +97,33 @@ def _apply(
         for face in faces:
             if problem := box_problem(face) or _problem(face, key):
                 raise TrainingError(f"{where}: {problem}")
-        marks[path.parent / image] = marks[Path(Path(image).name)] = faces
+        marks[_plain(path.parent / image)] = faces
+    pictures = [_plain(entry.path) for entry in entries]
+    by_name = {place.name: marks[place] for place in _alone(marks)}
+    may_go_by_name = _alone(pictures)
     added = matched = 0
-    for entry in entries:
-        found = marks.get(entry.path, marks.get(Path(entry.path.name)))
+    for entry, place in zip(entries, pictures, strict=True):
+        found = marks.get(place)
+        if found is None and place in may_go_by_name:
+            found = by_name.get(place.name)
         if found is not None:
             matched += 1
             added += add(entry, found)
     if not matched:
         raise TrainingError(f"{path}: names none of the training pictures, so it marks nothing")
     return added
+
+
+def _plain(path: Path) -> Path:
+    """Return an absolute path without `..`, by which one picture is known."""
+    return Path(os.path.abspath(path))
+
+
+def _alone(paths: Iterable[Path]) -> set[Path]:
+    """Return the paths whose names no other one has."""
+    all_paths = set(paths)
+    names = Counter(path.name for path in all_paths)
+    return {path for path in all_paths if names[path.name] == 1}
 
 
 def _problem(mark: Mark, key: str) -> str | None:

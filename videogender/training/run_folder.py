@@ -47,7 +47,8 @@ class RunFolder:
         """Make the folder ready for a new run.
 
         Args:
-            record: what `run.json` shall hold, `settings` and `data` among it.
+            record: what `run.json` shall hold, `settings` and `data` among it; `content` is for
+                `check_content`.
             force: a run that the folder holds is deleted.
 
         Raises:
@@ -113,6 +114,22 @@ class RunFolder:
                 f"begin a new run from its weights with --init {self.last}"
             )
         return differences(record["settings"], free)
+
+    def check_content(self, content: str) -> None:
+        """Refuse to go on where the same data files hold something else than at the start.
+
+        Args:
+            content: `digest_of` the training data. A run that recorded none goes on.
+
+        Raises:
+            ConfigError: if it is another.
+        """
+        if self.stored().get("content", content) != content:
+            raise ConfigError(
+                f"{self.path} was begun with other pictures, boxes or labels in the same files: "
+                f"bring them back to resume, or begin a new run from its weights with --init "
+                f"{self.last}"
+            )
 
     def amend(self, settings: Mapping[str, Any]) -> None:
         """Record the settings under which a run goes on."""

@@ -20,7 +20,10 @@ from videogender.finetuning.datasets.rows import (
 )
 
 SUFFIXES = (".csv", ".tsv", ".txt")
-_IMAGE_NAMES = ("imagename", "image", "imagepath", "file", "filename", "filepath", "path", "img")
+_IMAGE_NAMES = (
+    *("imagename", "image", "imagepath", "file", "filename", "filepath", "path", "img"),
+    "imageid",  # of CelebA
+)
 _SIDE_COLUMNS = ("split", "subset", "partition")
 _LABEL_NAMES = ("label", "class", "category")  # where no column is about gender
 _CORNERS = (

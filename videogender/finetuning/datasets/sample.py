@@ -102,6 +102,8 @@ class Split:
         train, val, test: the samples of each side, in the order of the data.
         by: what was kept together: `person`, `file`, or `given` where the data has its own sides.
         alike: groups of near-duplicate pictures, each kept on one side.
+        groups: a number for each picture; those that show the same, or the same known person, have
+            the same one, whatever `by` is.
     """
 
     train: list[Sample]
@@ -109,6 +111,7 @@ class Split:
     test: list[Sample]
     by: str
     alike: int = 0
+    groups: Mapping[Path, int] = field(default_factory=dict, repr=False)
 
 
 def raise_if(problems: list[Problem]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,8 @@ def split(
         )
     samples = labelled.samples
     by = _way(labelled, by)
-    group, alike = _groups(labelled, by != "file", problems)
+    looks, together = _groups(labelled, problems)
+    group = [(looks if by == "file" else together)[sample.path] for sample in samples]
     if by == "given":
         sides = _given_sides(samples, group, problems)
         shares = [share * (side not in sides) for side, share in ((1, val_share), (2, test_share))]
@@ -73,7 +75,8 @@ def split(
     wanted = {0} | {side for side in sides if side > 0}
     wanted |= {side for side, share in ((1, val_share), (2, test_share)) if share > 0}
     _check_sides(labelled, (train, val, test), wanted, by, problems)
-    return Split(train, val, test, by, alike)
+    alike = sum(size > 1 for size in Counter(looks.values()).values())
+    return Split(train, val, test, by, alike, together)
 
 
 def _way(labelled: Labelled, by: str) -> str:
@@ -102,8 +105,8 @@ class _Sets:
         self._parent[max(self.root(a), self.root(b))] = min(self.root(a), self.root(b))
 
 
-def _groups(labelled: Labelled, by_person: bool, problems: list[Problem]) -> tuple[list[int], int]:
-    """Return the group of each sample, and how many groups of look-alike pictures there are."""
+def _groups(labelled: Labelled, problems: list[Problem]) -> tuple[dict[Path, int], dict[Path, int]]:
+    """Return the group of each picture: of those that look alike, and of persons' as well."""
     samples = labelled.samples
     number = {path: i for i, path in enumerate(dict.fromkeys(s.path for s in samples))}
     on_picture: list[list[Sample]] = [[] for _ in number]
@@ -119,19 +122,20 @@ def _groups(labelled: Labelled, by_person: bool, problems: list[Problem]) -> tup
             problems.append(Problem("duplicate-picture", text, on_picture[i][0].where))
     similar = alike_pairs([picture.print if picture else b"" for picture in pictures])
     pairs += [(int(a), int(b)) for a, b in similar]
-    sets, looks = _Sets(len(number)), _Sets(len(number))
+    looks, together = _Sets(len(number)), _Sets(len(number))
     for a, b in pairs:
-        sets.join(a, b)
         looks.join(a, b)
+        together.join(a, b)
     _note_contradictions(labelled, on_picture, pairs, problems)
     persons: dict[str, int] = {}
     for sample in samples:
-        if by_person and sample.person is not None:
+        if sample.person is not None:
             at = number[sample.path]
-            sets.join(persons.setdefault(sample.person, at), at)
-    sizes = Counter(looks.root(i) for i in range(len(number)))
-    alike = sum(size > 1 for size in sizes.values())
-    return [sets.root(number[sample.path]) for sample in samples], alike
+            together.join(persons.setdefault(sample.person, at), at)
+    return (
+        {path: looks.root(i) for path, i in number.items()},
+        {path: together.root(i) for path, i in number.items()},
+    )
 
 
 def _note_contradictions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from videogender.finetuning.datasets.rows import Box, Row, Table
 from videogender.sources import IMAGE_SUFFIXES
 
 SUFFIXES = (".yaml", ".yml")
+_FIVE_POINTS = 5 * 2  # values of a face's points
+_FIVE_POINTS_MARKED = 5 * 3  # the same, where each says whether it is visible
+_SLACK = 0.1  # of a box's size, by which its points may be outside
 _KEYS = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 
 __all__ = ["SUFFIXES", "is_yolo", "read_yolo"]
@@ -54,12 +58,28 @@ def read_yolo(path: Path, name: str, root: Path) -> Table:
     table = Table("yolo", "class")
     sides = _sides(path.parent, content)
     given = len(set(sides.values())) > 1
-    for source, side in sides.items():
-        table.looked_in.append(source)
-        for picture in _pictures(source):
-            _read_labels(picture, names, side if given else None, root, table)
+    table.looked_in += sides
     if not table.looked_in:
         raise TrainingError(f"{name}: names no pictures that are there (train, val, test)")
+    lines = [
+        (picture, side if given else None, where, line)
+        for source, side in sides.items()
+        for picture in _pictures(source)
+        for where, line in _lines(picture, root, table)
+    ]
+    points = _point_values(content, [line for *_, line in lines])
+    for picture, side, where, line in lines:
+        number, *cells = line.split()
+        box = _box(cells, points)
+        if box is None or not number.isdecimal():
+            text = f"expected a class and a box or polygon in numbers, got {line[:40]!r}"
+            table.problem("bad-row", text, where)
+        elif int(number) >= len(names) or not names[int(number)]:
+            text = f"class {number} has no name (there are {len(names)})"
+            table.problem("unknown-label", text, where)
+        else:
+            label = names[int(number)]
+            table.rows.append(Row(where, picture, label, box, None, side, relative=True))
     return table
 
 
@@ -112,9 +132,8 @@ def _labels_of(picture: Path) -> Path:
     return Path(*parts)
 
 
-def _read_labels(
-    picture: Path, names: list[str], side: str | None, root: Path, table: Table
-) -> None:
+def _lines(picture: Path, root: Path, table: Table) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a picture's label file that are not blank, with their places."""
     path = _labels_of(picture)
     name = Path(os.path.relpath(path, root)).as_posix()
     try:
@@ -129,33 +148,58 @@ def _read_labels(
         table.problem("missing-file", f"no picture {picture.name}", name)
         return
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        cells = line.split()
-        box = _box(cells[1:])
-        if box is None or not cells[0].isdecimal():
-            text = f"expected a class and a box or polygon in numbers, got {line.strip()[:40]!r}"
-            table.problem("bad-row", text, where)
-        elif int(cells[0]) >= len(names) or not names[int(cells[0])]:
-            text = f"class {cells[0]} has no name (there are {len(names)})"
-            table.problem("unknown-label", text, where)
-        else:
-            label = names[int(cells[0])]
-            table.rows.append(Row(where, picture, label, box, None, side, relative=True))
+        if line.strip():
+            yield f"{name}:{number}", line.strip()
 
 
-def _box(cells: list[str]) -> Box | None:
-    """Return xyxy in shares of the picture, from centre and size or from a polygon."""
+def _point_values(content: dict[str, Any], lines: Sequence[str]) -> int:
+    """Return how many values of points follow the four of a box; 0 where lines may be polygons.
+
+    `kpt_shape` says it. Without it 14 values are a box and five points, or a polygon of seven that
+    happens to look so; but polygons are of many lengths, so where most lines look so they are none.
+    """
+    shape = content.get("kpt_shape")
+    if isinstance(shape, list) and shape and all(str(n).isdecimal() for n in shape):
+        return math.prod(map(int, shape))
+    longer = [cells for line in lines if len(cells := line.split()[1:]) > 5]
+    fitting = sum(
+        len(cells) == 4 + _FIVE_POINTS and _holds_its_points(_numbers(cells)) for cells in longer
+    )
+    return _FIVE_POINTS if 2 * fitting > len(longer) else 0
+
+
+def _holds_its_points(values: list[float] | None) -> bool:
+    """Whether points lie in the box before them, or are none, as 0 and -1 say."""
+    if values is None:
+        return False
+    x, y, width, height = values[:4]
+    return all(
+        (across <= 0 and down <= 0)
+        or (abs(across - x) <= (0.5 + _SLACK) * width and abs(down - y) <= (0.5 + _SLACK) * height)
+        for across, down in zip(values[4::2], values[5::2], strict=True)
+    )
+
+
+def _numbers(cells: Sequence[str]) -> list[float] | None:
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
         return None
-    if not all(map(math.isfinite, values)):
+    return values if all(map(math.isfinite, values)) else None
+
+
+def _box(cells: Sequence[str], points: int) -> Box | None:
+    """Return xyxy in shares of the picture, from centre and size or from a polygon.
+
+    `points` values follow a box, see `_point_values`.
+    """
+    values = _numbers(cells)
+    if values is None:
         return None
-    if len(values) in (4, 5):  # a fifth is a detector's confidence
+    # a fifth is a detector's confidence; no polygon has 19
+    if len(values) - 4 in (0, 1, points or _FIVE_POINTS_MARKED):
         x, y, width, height = values[:4]
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    if len(values) >= 6 and len(values) % 2 == 0:
+    if len(values) >= 6 and len(values) % 2 == 0 and not points:
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
     return None

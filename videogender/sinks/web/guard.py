@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from urllib.parse import quote, unquote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -60,6 +61,8 @@ class Guard:
         self._hosts = _LOOPBACK_HOSTS | {own.lower()} if loopback else None
         self._token = token
         self._cookie = cookie
+        left = quote(token or "", safe="")
+        self._leaves = f"{cookie}={left}; Path=/; HttpOnly; SameSite=Strict"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -74,8 +77,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
                 if visit:
-                    value = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-                    headers.append("set-cookie", value)
+                    headers.append("set-cookie", self._leaves)
             await send(message)
 
         await (refusal or self._app)(scope, receive, decorated)
@@ -92,9 +94,10 @@ class Guard:
         return None
 
     def _knows(self, request: Request) -> bool:
+        cookie = request.cookies.get(self._cookie)
         kind, _, credentials = request.headers.get("authorization", "").partition(" ")
         return (
-            self._matches(request.cookies.get(self._cookie))
+            self._matches(cookie and unquote(cookie))
             or self._matches(request.query_params.get("token"))
             or (kind.lower() == "bearer" and self._matches(credentials.strip()))
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from videogender.errors import ConfigError, OutputError
 from videogender.sinks.web.address import DEFAULT_HOST, bind, url_of
@@ -24,6 +25,8 @@ __all__ = ["WebScreen"]
 
 # Connections: enough for a room full of viewers; whoever comes after them is told 503.
 _MOST_CONNECTIONS = 64
+# Whoever connects and asks for nothing keeps a place from others for no longer than this.
+_SILENT_SECONDS, _NAP_SECONDS = 4.5, 0.5
 _START_SECONDS = 10.0
 # How long viewers that do not read are waited for in the end; the others leave at once.
 _PATIENCE_SECONDS = 0.5
@@ -161,6 +164,7 @@ class WebScreen:
         helpers = [
             asyncio.create_task(self._history.run()),
             asyncio.create_task(self._tell_when_up()),
+            asyncio.create_task(_drop_silent(self._server)),
         ]
         try:
             await self._server.serve(sockets=[self._listener])
@@ -174,6 +178,21 @@ class WebScreen:
         while not self._server.started:
             await asyncio.sleep(0.005)
         self._up.set()
+
+
+async def _drop_silent(server: uvicorn.Server) -> None:
+    """Drop connections that have not brought a whole request for a while."""
+    since: dict[tuple[Any, Any], float] = {}  # by connection and its last request
+    while True:
+        now = time.monotonic()
+        connections: set[Any] = server.server_state.connections
+        last = [(connection, connection.cycle) for connection in connections]
+        silent = [each for each in last if each[1] is None or each[1].response_complete]
+        since = {each: since.get(each, now) for each in silent}
+        for (connection, _), began in since.items():
+            if now - began >= _SILENT_SECONDS:
+                connection.transport.abort()
+        await asyncio.sleep(_NAP_SECONDS)
 
 
 def _abort(server: uvicorn.Server) -> None:

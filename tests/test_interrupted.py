@@ -1,0 +1,217 @@
+"""`annotate` that is ended early: SIGTERM, repeated Ctrl-C, and readers who have seen enough."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from squares import SquareDetector, read_frames, write_video
+
+from videogender.annotation import AnnotationInterrupted, Progress, Summary, annotate
+from videogender.cli.report import Report
+from videogender.cli.signals import Caught, catching
+
+HERE = Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def start(
+    *arguments: str, cwd: Path, delay: float = 0.0, before: Callable[[], object] | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "run_squares.py"), "annotate", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent), "SQUARES_DELAY": str(delay)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=before,
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def wait_for_pending(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(".videogender-*.mp4"))) < count:
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+# --- SIGTERM ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigint", [signal.SIG_DFL, signal.SIG_IGN], ids=["", "in-background"])
+def test_sigterm_leaves_a_file_that_plays(tmp_path: Path, sigint: signal.Handlers) -> None:
+    """Shells switch Ctrl-C off for what they run with `&`."""
+    write_video(tmp_path / "a.mp4", count=400)
+    process = start(
+        *("a.mp4", "--json", "x.jsonl"),
+        cwd=tmp_path,
+        delay=0.05,
+        before=lambda: signal.signal(signal.SIGINT, sigint),
+    )
+    try:
+        wait_for_pending(tmp_path, 1)
+        time.sleep(1.0)  # of about 5 s in all
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    held = re.search(r"^warning: interrupted: a\.annotated\.mp4 holds the first (\d+) ", err, re.M)
+    assert held, err
+    assert 0 < int(held[1]) < 400
+    assert len(read_frames(tmp_path / "a.annotated.mp4")) == int(held[1])
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == int(held[1])
+    assert names(tmp_path) == ["a.annotated.mp4", "a.mp4", "x.jsonl"]
+
+
+def test_sigterm_gives_the_drawing_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked at for an hour takes long to draw, and whoever sent it kills before long."""
+    monkeypatch.setattr("videogender.cli.report.DRAW_SECONDS", 0.2)
+    came: list[str] = []
+    stop, again = (lambda: came.append("first")), (lambda: came.append("again"))
+    with (
+        catching([signal.SIGTERM], stop, again) as caught,
+        Report(quiet=True, model="lite", caught=caught) as report,
+    ):
+        signal.raise_signal(signal.SIGTERM)
+        report.stopped(100)
+        report.finish(Summary("a.mp4", frames=100, interrupted=True))
+        time.sleep(0.4)
+        assert came == ["first"], "it was done in time"
+        report.stopped(100)
+        time.sleep(0.4)
+        assert came == ["first", "again"]
+    assert caught.exit_code == 143
+
+
+def test_sigterm_to_all_processes_of_jobs(tmp_path: Path) -> None:
+    """As service managers send it."""
+    for name in ("a", "b", "c"):
+        write_video(tmp_path / f"{name}.mp4", count=400)
+    process = start("a.mp4", "b.mp4", "c.mp4", "-j", "2", cwd=tmp_path, delay=0.05)
+    try:
+        wait_for_pending(tmp_path, 2)
+        time.sleep(1.0)  # of about 5 s in all
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    held = re.findall(r"^warning: interrupted: (.)\.annotated\.mp4 holds the", err, re.M)
+    assert held == ["a", "b"], err
+    assert names(tmp_path) == [*("a.annotated.mp4", "a.mp4", "b.annotated.mp4", "b.mp4", "c.mp4")]
+
+
+# --- Ctrl-C again -----------------------------------------------------------------------------
+
+
+class Presses(Progress):
+    """Presses Ctrl-C at each of so many frames that are written, from the 30th on."""
+
+    def __init__(self, times: int) -> None:
+        self.written, self.times = 0, times
+
+    def advance(self, faces: int) -> None:
+        self.written += 1
+        if self.written == 30:
+            time.sleep(0.5)  # let further frames be written, which are told of in the end
+        if 30 <= self.written < 30 + self.times:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("times", "kept"), [(1, True), (2, True), (3, False)])
+def test_only_the_third_ctrl_c_gives_up_the_file(tmp_path: Path, times: int, kept: bool) -> None:
+    clip = write_video(tmp_path / "a.mp4", count=400)
+    with pytest.raises(AnnotationInterrupted) as caught:
+        annotate(clip, detector=SquareDetector(), progress=Presses(times))
+    [summary] = caught.value.summaries
+    assert summary.interrupted
+    assert names(tmp_path) == (["a.annotated.mp4", "a.mp4"] if kept else ["a.mp4"])
+    if kept:
+        assert summary.output is not None
+        assert len(read_frames(summary.output)) == summary.frames < 400
+
+
+@pytest.mark.parametrize(
+    ("summaries", "data", "said"),
+    [
+        (
+            [Summary("a", Path("b"), 9, interrupted=True)],
+            [],
+            "b holds the first 9 frames and plays",
+        ),
+        ([Summary("a", None, 9, interrupted=True)], [], "nothing was kept of a"),
+        ([Summary("a", None, 9, interrupted=True)], ["x.json"], "data only"),
+        ([Summary("a", None, 0, interrupted=True)], ["x.json"], "nothing was kept of a"),
+        ([Summary("a", Path("b"), 9)], [], "finished copies were kept"),
+        ([], [], "nothing was kept"),
+    ],
+)
+def test_what_is_left_is_told(
+    capsys: pytest.CaptureFixture[str], summaries: list[Summary], data: list[str], said: str
+) -> None:
+    with Report(quiet=True, model="lite", caught=Caught()) as report:
+        report.interrupted(summaries, data)
+    assert capsys.readouterr().err == f"warning: interrupted: {said}\n"
+
+
+# --- readers ----------------------------------------------------------------------------------
+
+
+def until_left(*arguments: str, cwd: Path) -> tuple[int, str]:
+    """Run with a reader that leaves after the first line; return exit code and stderr."""
+    process = start(*arguments, cwd=cwd, delay=0.01)
+    assert process.stdout
+    assert process.stderr
+    try:
+        assert process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        return process.wait(timeout=60), err
+    finally:
+        process.stderr.close()
+        process.kill()
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("flag", ["--json", "--csv"])
+def test_copies_are_completed_though_nobody_reads_the_data(
+    tmp_path: Path, flag: str, jobs: str
+) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", count=400)
+    code, err = until_left(
+        *("a.mp4", "b.mp4", flag, "-", "--summary", "s.json", "-o", "out/", "-q", "-j", jobs),
+        cwd=tmp_path,
+    )
+    line = "error: standard output: its reader left before the end; all else is written\n"
+    assert (code, err) == (4, line)
+    assert names(tmp_path) == ["a.mp4", "b.mp4", "out", "s.json"]
+    for name in ("a", "b"):
+        assert len(read_frames(tmp_path / "out" / f"{name}.annotated.mp4")) == 400
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_reader_of_all_there_is_ends_it_quietly(tmp_path: Path, jobs: str) -> None:
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", count=400)
+    code, err = until_left(
+        *("a.mp4", "b.mp4", "--json", "-", "--no-video", "-q", "-j", jobs), cwd=tmp_path
+    )
+    assert (code, err) == (141, "")
+    assert names(tmp_path) == ["a.mp4", "b.mp4"]
