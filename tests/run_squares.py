@@ -4,7 +4,8 @@ Environment: SQUARES_DELAY is what a batch takes, in seconds; SQUARES_GENDERLESS
 heads out; SQUARES_MODELLESS fails to load; SQUARES_FATAL_WIDTH is that of frames which kill the
 process, after SQUARES_FATAL_AFTER batches of them, and if SQUARES_FATAL_ONCE names a file that is
 not there, it is made and only then they do; SQUARES_PART_SECONDS is the least length of the parts
-into which long videos are divided.
+into which long videos are divided; SQUARES_DEFECT, a width of frames or `join`, is what a defect
+shows in.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Detector(SquareDetector):
             self.fatal += 1
             if self.fatal > int(os.environ.get("SQUARES_FATAL_AFTER", "0")):
                 perhaps_die()
+        if os.environ.get("SQUARES_DEFECT") == str(sizes_wh[0][0]):
+            raise KeyError("defect")
         return super().detect(scaled, sizes_wh)
 
 
@@ -47,6 +50,10 @@ def perhaps_die() -> None:
             return
         Path(once).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_to_join(*_: object, **__: object) -> None:
+    raise KeyError("defect")
 
 
 def stand_in() -> None:
@@ -65,4 +72,8 @@ if __name__ == "__main__":
         import videogender.jobs.parts
 
         videogender.jobs.parts.LEAST_SECONDS = float(least)
+    if os.environ.get("SQUARES_DEFECT") == "join":
+        import videogender.jobs.divided
+
+        videogender.jobs.divided.join = fail_to_join
     sys.exit(main())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from squares import write_video
 from test_refine import refeed_file
 
 from videogender.classify import Answer, Classifier, fitted
+from videogender.cli.classify import classify
 from videogender.cli.main import main
 from videogender.closeup import CloseUp
 from videogender.config import DetectSettings
-from videogender.errors import ModelError
+from videogender.errors import ModelError, OutputError
 from videogender.frames import MEAN_RGB, RgbPicture
 from videogender.network import checkpoints
 from videogender.network.attributes import LinearClassifier
@@ -180,6 +183,26 @@ def test_the_command_writes_a_table_and_files(
     assert capsys.readouterr() == ("", "")
 
 
+def test_subfolders_are_told_of_or_taken(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    save(solid("red"), tmp_path / "photos" / "a.png")
+    save(solid("blue"), tmp_path / "photos" / "deep" / "b.png")
+    (tmp_path / "photos" / "deep" / "notes.txt").touch()
+    arguments = ["classify", str(tmp_path / "photos"), "--weights", str(colours), "--device", "cpu"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()] == ["red"]
+    assert "photos: left out 1 subfolder (--recursive takes them)" in err
+    assert main([*arguments, "--recursive"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[1] for line in out.splitlines()] == ["red", "blue"]
+    assert "photos: left out 1 file of other kinds (.txt)" in err
+    assert main([*arguments, "--recursive", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 def test_lines_on_standard_output_stand_alone(
     colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +214,30 @@ def test_lines_on_standard_output_stand_alone(
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert main([*base, "--csv", "-", "--json", "-"]) == 2
     assert "only one of --json and --csv" in capsys.readouterr().err
+
+
+@contextmanager
+def left_stdout() -> Iterator[None]:
+    """Make standard output one whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = os.fdopen(writer, "w")
+    with suppress(BrokenPipeError), gone, redirect_stdout(gone):
+        yield
+
+
+@pytest.mark.parametrize("to_stdout", [None, "-"], ids=["table", "json"])
+def test_a_file_is_completed_though_nobody_reads_the_rest(
+    colours: Path, tmp_path: Path, to_stdout: str | None
+) -> None:
+    images = [str(save(solid("blue"), tmp_path / f"{n}.png")) for n in range(3)]
+    table = tmp_path / "a.csv"
+    left = "standard output: its reader left before the end; all else is written"
+    with left_stdout(), pytest.raises(OutputError, match=left):
+        classify(images, str(colours), json=to_stdout, csv=str(table), device="cpu")
+    assert len(table.read_text().splitlines()) == 4
+    with left_stdout(), pytest.raises(BrokenPipeError):
+        classify(images, str(colours), json=to_stdout, device="cpu")
 
 
 def test_images_without_a_face_are_said_so(

@@ -83,7 +83,8 @@ def test_help_lists_every_subcommand_and_imports_nothing_heavy(tmp_path: Path) -
     loaded = set(eval(ran.stderr))
     assert not HEAVY & loaded
     ours = {name for name in loaded if name.startswith("videogender")}
-    assert ours == {"videogender", "videogender.cli", "videogender.cli.main", "videogender.errors"}
+    mine = ("videogender", "videogender.cli", "videogender.errors")
+    assert ours == {*mine, "videogender.cli.ending", "videogender.cli.main"}
 
 
 def test_help_is_quick(tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_help_of_annotate_names_every_setting_and_its_default(
         (["annotate", "x.mp4", "--line", "a:1,1"], 2, "--line: 'a:1,1' should have two points.*"),
         (["annotate", "x.mp4", "--thumbnails", "x"], 2, "--thumbnails should be none, blurred .*"),
         (
-            ["annotate", "x.mp4", "--blur", "--thumbnails", "plain"],
+            ["annotate", "x.mp4", "--blur", "--thumbnails", "plain", "--report", "r.html"],
             2,
             "--thumbnails plain would show the faces that --blur hides; drop either.*",
         ),
@@ -456,6 +457,25 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [(None, 0, ""), (3, 3, ""), ("the library is too old", 1, "the library is too old\n")],
+)
+def test_what_ends_itself_keeps_its_code_and_its_message(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: str | int | None,
+    code: int,
+    said: str,
+) -> None:
+    def leave() -> None:
+        raise SystemExit(given)
+
+    monkeypatch.setattr("videogender.cli.cameras.cameras", leave)
+    assert main(["cameras"]) == code
+    assert capsys.readouterr().err == said
 
 
 def test_help_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:

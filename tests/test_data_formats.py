@@ -18,7 +18,7 @@ from videogender.errors import OutputError
 from videogender.frames import Faces, Frame, RgbPicture
 from videogender.sinks.coco import CocoSink
 from videogender.sinks.mot import MotSink
-from videogender.sinks.rows import RowSink
+from videogender.sinks.rows import RowSink, Stdout
 from videogender.sinks.vtt import VttSink
 from videogender.zones.figures import Whereabouts
 from videogender.zones.plan import plan_of
@@ -155,7 +155,7 @@ def test_coco_leaves_no_temporary_files_and_nothing_after_an_error(tmp_path: Pat
 
 
 def test_coco_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    with CocoSink("-", unsure_below=0.65) as sink:
+    with CocoSink(Stdout(), unsure_below=0.65) as sink:
         mark = sink.mark()
         sink.write(frame(0, 0.0, "broken.mp4"), faces(MAN))
         sink.rollback(mark)
@@ -227,7 +227,7 @@ def test_a_full_disk_is_one_line(kind: type[RowSink]) -> None:
     """/dev/full fails on every write, as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    sink = kind("/dev/full", unsure_below=0.65)
+    sink = kind(Path("/dev/full"), unsure_below=0.65)
     with pytest.raises(OutputError, match="cannot write: No space left on device"):
         write_all(sink, 300)
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from squares import SquareDetector, read_frames, write_video
+from stopping import StopsAfter
 
-from videogender.annotation import AnnotationInterrupted, Progress, Summary, annotate
+from videogender.annotation import AnnotationInterrupted, Summary, annotate
 from videogender.cli.report import Report
-from videogender.cli.signals import Caught, catching
+from videogender.cli.signals import Caught
+from videogender.progress import DRAW_SECONDS
 
 HERE = Path(__file__).parent
 
@@ -79,24 +81,35 @@ def test_sigterm_leaves_a_file_that_plays(tmp_path: Path, sigint: signal.Handler
     assert names(tmp_path) == ["a.annotated.mp4", "a.mp4", "x.jsonl"]
 
 
-def test_sigterm_gives_the_drawing_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was looked at for an hour takes long to draw, and whoever sent it kills before long."""
-    monkeypatch.setattr("videogender.cli.report.DRAW_SECONDS", 0.2)
-    came: list[str] = []
-    stop, again = (lambda: came.append("first")), (lambda: came.append("again"))
-    with (
-        catching([signal.SIGTERM], stop, again) as caught,
-        Report(quiet=True, model="lite", caught=caught) as report,
-    ):
-        signal.raise_signal(signal.SIGTERM)
-        report.stopped(100)
-        report.finish(Summary("a.mp4", frames=100, interrupted=True))
-        time.sleep(0.4)
-        assert came == ["first"], "it was done in time"
-        report.stopped(100)
-        time.sleep(0.4)
-        assert came == ["first", "again"]
-    assert caught.exit_code == 143
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, DRAW_SECONDS), (None, None)])
+def test_sigterm_gives_the_drawing_a_few_seconds(number: int | None, seconds: float | None) -> None:
+    """Whoever sent it kills before long; with Ctrl-C it takes what it takes."""
+    with Report(quiet=True, model="lite", caught=Caught(number)) as report:
+        assert report.stopped(100) == seconds
+        report.begin(2, 2)
+        assert report.row(0).stopped(100) == seconds
+
+
+class ShortOfTime(StopsAfter):
+    """Leaves less time than drawing takes, which is slow here."""
+
+    def stopped(self, frames: int) -> float:
+        return 0.5
+
+    def advance(self, faces: int) -> None:
+        time.sleep(0.02)
+
+
+def test_what_is_drawn_when_time_is_up_is_kept(tmp_path: Path) -> None:
+    """What was looked at for an hour takes long to draw."""
+    clip, data = write_video(tmp_path / "a.mp4", count=400), tmp_path / "x.jsonl"
+    with pytest.raises(AnnotationInterrupted) as caught:
+        annotate(clip, detector=SquareDetector(), json=data, progress=ShortOfTime(looks=350))
+    [summary] = caught.value.summaries
+    assert summary.output is not None
+    assert 0 < summary.frames < 350
+    assert len(read_frames(summary.output)) == summary.frames
+    assert len(data.read_text().splitlines()) == summary.frames
 
 
 def test_sigterm_to_all_processes_of_jobs(tmp_path: Path) -> None:
@@ -120,10 +133,16 @@ def test_sigterm_to_all_processes_of_jobs(tmp_path: Path) -> None:
 # --- Ctrl-C again -----------------------------------------------------------------------------
 
 
-class Presses(Progress):
-    """Presses Ctrl-C at each of so many frames that are written, from the 30th on."""
+class Presses(StopsAfter):
+    """Presses Ctrl-C at each of so many frames that are written, from the 30th on.
 
-    def __init__(self, times: int) -> None:
+    Args:
+        times: how often.
+        looks: once before that, after so many looks.
+    """
+
+    def __init__(self, times: int, looks: int) -> None:
+        super().__init__(looks=looks)
         self.written, self.times = 0, times
 
     def advance(self, faces: int) -> None:
@@ -134,11 +153,14 @@ class Presses(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("looks", [-1, 350])
 @pytest.mark.parametrize(("times", "kept"), [(1, True), (2, True), (3, False)])
-def test_only_the_third_ctrl_c_gives_up_the_file(tmp_path: Path, times: int, kept: bool) -> None:
+def test_only_the_third_ctrl_c_gives_up_the_file(
+    tmp_path: Path, times: int, looks: int, kept: bool
+) -> None:
     clip = write_video(tmp_path / "a.mp4", count=400)
     with pytest.raises(AnnotationInterrupted) as caught:
-        annotate(clip, detector=SquareDetector(), progress=Presses(times))
+        annotate(clip, detector=SquareDetector(), progress=Presses(times - (looks > 0), looks))
     [summary] = caught.value.summaries
     assert summary.interrupted
     assert names(tmp_path) == (["a.annotated.mp4", "a.mp4"] if kept else ["a.mp4"])

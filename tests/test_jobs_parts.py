@@ -306,6 +306,23 @@ def test_a_part_that_kills_every_worker_fails_the_video_and_no_other(tmp_path: P
     assert rows == ["b.mp4"] * 10
 
 
+@pytest.mark.parametrize("defect", ["200", "join"], ids=["in a worker", "where parts are joined"])
+def test_a_defect_in_a_divided_video_fails_that_alone(tmp_path: Path, defect: str) -> None:
+    write_video(tmp_path / "a.mp4", count=100, size_wh=(200, 120), keys_every=10)
+    write_video(tmp_path / "b.mp4", count=10)
+    code, _, err = run(
+        *("a.mp4", "b.mp4", "-o", "out/", "--json", "x.jsonl", "-j", "3"),
+        cwd=tmp_path,
+        env=SHORT | {"SQUARES_DEFECT": defect},
+    )
+    assert code == 1
+    assert re.findall("^error: .*", err, re.M) == ["error: a.mp4: unexpected KeyError: 'defect'"]
+    assert "Traceback" not in err
+    assert names(tmp_path / "out") == ["b.annotated.mp4"]
+    rows = [json.loads(row)["source"] for row in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert rows == ["b.mp4"] * 10
+
+
 def test_a_video_that_breaks_off_is_done_whole(tmp_path: Path) -> None:
     """Its header promises more than there is, so its last part shows nothing."""
     whole = write_video(tmp_path / "whole.mp4", count=240, keys_every=10)

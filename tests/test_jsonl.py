@@ -14,6 +14,7 @@ import pytest
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame, RgbPicture
 from videogender.sinks.jsonl import JsonlSink
+from videogender.sinks.rows import Stdout
 from videogender.sinks.table import CsvSink
 
 PICTURE = RgbPicture(np.zeros((48, 64, 3), np.uint8))
@@ -170,7 +171,7 @@ def test_an_input_that_fails_leaves_no_rows(
 def test_standard_output_is_written_at_once_and_left_open(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with JsonlSink("-", unsure_below=0.65) as sink:
+    with JsonlSink(Stdout(), unsure_below=0.65) as sink:
         sink.write(FRAME, Faces.empty())
         assert json.loads(capsys.readouterr().out)["frame"] == 7
         sink.rollback(sink.mark())  # cannot be taken back, and says nothing
@@ -182,7 +183,7 @@ def test_standard_output_is_written_at_once_and_left_open(
 @pytest.mark.parametrize("kind", [JsonlSink, CsvSink])
 def test_a_full_disk_is_one_line(kind: type[JsonlSink] | type[CsvSink]) -> None:
     def fill() -> None:
-        with kind("/dev/full", unsure_below=0.65, name="faces.jsonl") as sink:
+        with kind(Path("/dev/full"), unsure_below=0.65, name="faces.jsonl") as sink:
             for _ in range(1000):
                 sink.write(FRAME, two_faces())
 

@@ -35,12 +35,14 @@ SQUARES = str(TESTS / "run_squares.py")
 
 
 @contextmanager
-def running(*args: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *args: str, program: str = SQUARES, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run `videogender live` with the detector of squares."""
     paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     known = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
     with subprocess.Popen(
-        [sys.executable, SQUARES, "live", *args],
+        [sys.executable, program, "live", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,6 +113,15 @@ def test_a_file_to_its_end_with_data_and_a_recording(
     assert f"recording -> {day}" in err
 
 
+def test_what_reports_show_does_not_matter_where_none_is_written(
+    run: Inside, clip: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("report: {thumbnails: plain}\n")
+    code, _, err = run("--file", str(clip), "--no-display", "--blur", "--config", str(config))
+    assert code == 0, err
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -139,6 +150,67 @@ def test_signals_end_a_run_within_two_seconds_with_everything_closed(
     assert "summary" in lines[-1]
     assert "frames shown" in err
     assert "Traceback" not in err
+
+
+SLOW_DISK = """
+import sys, time
+from run_squares import main, stand_in
+from videogender.sinks.recording import Recording
+
+stand_in()
+write = Recording.write
+
+def late(*args):
+    time.sleep(3)
+    write(*args)
+
+Recording.write = late
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_recording_that_is_late_hides_no_signal(clip: Path, tmp_path: Path, number: int) -> None:
+    day, program = tmp_path / "day.mkv", tmp_path / "slow.py"
+    program.write_text(SLOW_DISK)
+    with running(
+        "--file", str(clip), "--loop", "--no-display", "--record", str(day), "--json", "-",
+        program=str(program),
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        for _ in range(3):
+            assert child.stdout.readline()
+        child.send_signal(number)
+        _, err = child.communicate(timeout=20)
+    assert child.returncode == 128 + number, err
+    assert err.splitlines()[-1].startswith(f"error: {day}: its end is missing")
+
+
+def test_a_recording_goes_on_though_nobody_reads_the_data(clip: Path, tmp_path: Path) -> None:
+    day = tmp_path / "day.mkv"
+    with running(
+        "--file", str(clip), "--no-display", "--json", "-", "--record", str(day),
+        "--preset", "ultrafast",
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline()
+        child.stdout.close()
+        err = child.stderr.read()
+        assert child.wait(timeout=60) == 4, err
+    line = "error: standard output: its reader left before the end; all else is written"
+    assert err.splitlines()[-1] == line
+    assert len(decoded_times(day)) == 30
+
+
+def test_without_a_recording_a_reader_that_leaves_ends_it(clip: Path) -> None:
+    with running("--file", str(clip), "--loop", "--no-display", "--json", "-", "-q") as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(timeout=60) == 141
+        assert child.stderr.read() == ""
 
 
 def test_ctrl_c_while_a_stream_says_nothing(tmp_path: Path) -> None:
@@ -221,7 +293,7 @@ def test_a_window_that_was_asked_for_and_cannot_be(
         (["--url", "file:///etc/passwd"], 2, "--url does not take file"),
         (["--file", "missing.mp4"], 3, "missing.mp4: no such file"),
         (["--camera", "/dev/nothing"], 3, "camera /dev/nothing: no such camera; found here: "),
-        (["--duration", "soon"], 2, "--duration should be a time such as 30s"),
+        (["--duration", "soon"], 2, "--duration should be a time such as 12.5"),
         (["--loop"], 2, "--loop and --drop go with --file"),
         (["--segment", "5s"], 2, "--record-raw and --segment go with --record"),
         (["--interval", "5s"], 2, "--interval goes with --json"),

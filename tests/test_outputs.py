@@ -391,6 +391,15 @@ def test_lines_need_tracks(clip: Path) -> None:
         annotate(clip, detector=SquareDetector(), settings=settings, lines=[GATE])
 
 
+def test_a_report_shows_no_faces_that_shall_be_hidden(clip: Path) -> None:
+    settings = settings_of(render__blur=True, report__thumbnails="plain")
+    with pytest.raises(ConfigError, match="--thumbnails plain would show the faces that --blur"):
+        annotate(clip, detector=SquareDetector(), settings=settings, report=clip.parent / "r.html")
+    assert names(clip.parent) == ["clip.mp4"]
+    [done] = annotate(clip, detector=SquareDetector(), settings=settings)
+    assert (done.error, done.frames) == (None, 25)
+
+
 def test_standard_output_takes_any_of_them(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs: dict[str, str] = {}
     for name in ("summary", "coco", "mot", "vtt", "json"):

@@ -18,7 +18,7 @@ from videogender.detector import Detector
 from videogender.errors import ConfigError, ModelError
 from videogender.network import checkpoints, quantized
 from videogender.network.heads import AnchorNetwork
-from videogender.network.layers import ConvUnit
+from videogender.network.layers import ConvUnit, unit_names
 from videogender.network.lite import Lite
 from videogender.network.quantized import (
     REDUCED,
@@ -273,13 +273,24 @@ def test_integers_that_cannot_be_had_are_an_error() -> None:
 
 def test_files_keep_ranges_and_forget_those_of_other_weights(tmp_path: Path) -> None:
     network = Lite().eval()
-    network.ranges = {"stem.0": (0.0, 1.5), "down8": (-2.0, 3.0)}
+    network.ranges = dict.fromkeys(unit_names(network), (-2.0, 3.5))
     checkpoints.save(network, tmp_path / "a.safetensors", {})
     again, metadata = checkpoints.load(tmp_path / "a.safetensors")
     assert again.ranges == network.ranges
     again.ranges = None
     checkpoints.save(again, tmp_path / "b.safetensors", metadata)
     assert checkpoints.load(tmp_path / "b.safetensors")[0].ranges is None
+
+
+@pytest.mark.parametrize("known", [0, 1, -1])
+def test_ranges_of_some_units_alone_are_none(tmp_path: Path, known: int) -> None:
+    network = Lite().eval()
+    network.ranges = dict.fromkeys(sorted(unit_names(network))[:known], (0.0, 1.0))
+    checkpoints.save(network, tmp_path / "a.safetensors", {})
+    facts = {"format": checkpoints.FORMAT, "model": "lite", "ranges": json.dumps(network.ranges)}
+    save_file(load_file(tmp_path / "a.safetensors"), tmp_path / "a.safetensors", metadata=facts)
+    again, _ = checkpoints.load(tmp_path / "a.safetensors")
+    assert again.ranges is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,11 +26,11 @@ from media import (
     shown,
     upright_luma,
 )
-from PIL import Image
+from PIL import Image, features
 
 from videogender.errors import SourceError
 from videogender.frames import MEAN_RGB, Frame, RgbPicture
-from videogender.sources import IMAGE_SUFFIXES, expand_inputs, open_source
+from videogender.sources import IMAGE_SUFFIXES, find_inputs, images, open_source
 from videogender.sources.picture import DecodedPicture, Orientation, Scalers, samples_of
 from videogender.sources.timing import Clock
 from videogender.sources.video import decoder_threads
@@ -556,7 +557,16 @@ def test_image_formats(tmp_path: Path, suffix: str) -> None:
     assert frame.picture.to_rgb((11, 7)).shape == (7, 11, 3)
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png", "a.avif"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.tif", "a.webp", "a.png"),
+        pytest.param(
+            "a.avif",
+            marks=pytest.mark.skipif(not images.reads_avif(), reason="this Pillow has no AVIF"),
+        ),
+    ],
+)
 def test_further_pages_are_told_of(tmp_path: Path, name: str) -> None:
     pages = [Image.new("RGB", (32, 16), (80 * i, 0, 0)) for i in range(3)]
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
@@ -584,6 +594,22 @@ def test_image_modes(tmp_path: Path) -> None:
         assert frame.picture.to_rgb()[4, 4].tolist() == pytest.approx([value] * 3, abs=2), name
 
 
+def test_a_pillow_without_avif_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.avif"
+    if images.reads_avif():
+        Image.new("RGB", (32, 16)).save(path)  # which libav would show as a video of one frame
+    else:
+        path.write_bytes(b"\0\0\0\x1cftypavif")
+    images.reads_avif.cache_clear()
+    monkeypatch.delitem(features.modules, "avif", raising=False)  # as in one that is older
+    try:
+        with warnings.catch_warnings(action="error"), pytest.raises(SourceError) as caught:
+            open_source(path)
+    finally:
+        images.reads_avif.cache_clear()
+    assert str(caught.value) == f"{path}: the installed Pillow reads no AVIF; update it: 11.3 does"
+
+
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "picture.mp4")
@@ -603,46 +629,44 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("args", "expected"),
+    ("given", "expected"),
     [
-        (["."], ["a.JPG", "b.mp4", "c.mkv", "odd[1].mp4"]),
-        (["c.mkv", "."], ["c.mkv", "a.JPG", "b.mp4", "odd[1].mp4"]),
-        (["*.m*"], ["a.annotated.mp4", "b.mp4", "c.mkv", "odd[1].mp4"]),
-        (["odd[1].mp4"], ["odd[1].mp4"]),
-        (["notes.txt"], ["notes.txt"]),
-        (["**/*.mp4"], ["a.annotated.mp4", "b.mp4", "inner/d.mp4", "odd[1].mp4"]),
-        (["b.mp4", "./b.mp4", "?.mp4"], ["b.mp4"]),
+        (".", ["a.JPG", "b.mp4", "c.mkv", "odd[1].mp4"]),
+        ("*.m*", ["a.annotated.mp4", "b.mp4", "c.mkv", "odd[1].mp4"]),
+        ("odd[1].mp4", ["odd[1].mp4"]),
+        ("notes.txt", ["notes.txt"]),
+        ("**/*.mp4", ["a.annotated.mp4", "b.mp4", "inner/d.mp4", "odd[1].mp4"]),
+        ("./?.mp4", ["b.mp4"]),
     ],
 )
-def test_expanding_inputs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], expected: list[str]
+def test_finding_inputs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, expected: list[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert [str(p) for p in expand_inputs(args)] == expected
+    assert [str(path) for path, _ in find_inputs(given)] == expected
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("given", "message"),
     [
-        ([], "no input"),
-        (["*.mov"], r"\*\.mov: matches no file"),
-        (["missing.mp4"], r"missing\.mp4: no such file"),
-        (["void"], "void: no images or videos in this folder"),
+        ("*.mov", r"\*\.mov: matches no file"),
+        ("missing.mp4", r"missing\.mp4: no such file"),
+        ("void", "void: no images or videos in this folder$"),
     ],
 )
 def test_inputs_that_stand_for_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str
 ) -> None:
     (folder / "void").mkdir()
     monkeypatch.chdir(folder)
     with pytest.raises(SourceError, match=message):
-        expand_inputs(args)
+        find_inputs(given)
 
 
 def test_naming_inputs_loads_no_decoder() -> None:
     code = (
-        "import sys; from videogender.sources import expand_inputs, open_source; "
-        "expand_inputs([sys.executable]); print(*sys.modules)"
+        "import sys; from videogender.sources import find_inputs, open_source; "
+        "find_inputs(sys.executable); print(*sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"av", "PIL", "cv2", "torch"} & set(ran.stdout.split())

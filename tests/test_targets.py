@@ -62,7 +62,7 @@ def test_a_folder_that_holds_folders_alone_says_what_to_do(arch: Path) -> None:
     Path("all").mkdir()
     arch.rename("all/arch")
     told: list[str] = []
-    with pytest.raises(SourceError, match="in this folder; name its subfolders"):
+    with pytest.raises(SourceError, match="in this folder; --recursive takes its subfolders, too"):
         find_inputs("all", tell=told.append)
     assert told == ["all: left out 1 subfolder (--recursive takes them)"]
 
@@ -136,7 +136,7 @@ def test_the_command_line_tells_what_is_left_out(
         main(["annotate", str(tmp_path / "in"), *flags])
         said = capsys.readouterr().err
         assert ("left out 1 subfolder" in said) == (not flags), said
-        assert "name its subfolders" in said
+        assert "--recursive takes its subfolders, too" in said
 
 
 # --- inputs that share a stem -----------------------------------------------------------------

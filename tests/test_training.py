@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from videogender.network import checkpoints
 from videogender.network.heads import AnchorNetwork
 from videogender.network.lite import Lite
 from videogender.opencv import opencv
+from videogender.signals import exit_code_of
 from videogender.training.data import ImageStore
 from videogender.training.digest import digest_of
 from videogender.training.engine import Progress, Trainer, build_optimizer
@@ -424,6 +426,18 @@ def test_stop_request_ends_interruptible_work_alone() -> None:
         assert ended == []
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_request_tells_which_signal_came_first(number: int) -> None:
+    def step() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise KeyboardInterrupt  # as when the step is done
+
+    with pytest.raises(KeyboardInterrupt) as caught, StopRequest(), StopRequest():
+        step()
+    assert exit_code_of(caught.value) == 128 + number
 
 
 def test_stopwatch_adds_up_and_restarts() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogender.config import Settings, with_overrides
-from videogender.errors import ConfigError, OutputError
-from videogender.outputs import DataOutputs, RunOutputs, check_settings
+from videogender.errors import ConfigError
+from videogender.outputs import DataOutputs, RunOutputs, check_zones
 from videogender.passes import check
 from videogender.pipeline import BatchDetector
 from videogender.progress import AnnotationInterrupted, DetectorFacts, Progress, Summary
@@ -117,7 +117,10 @@ def annotate(
     settings = with_overrides(settings or Settings(), wishes)
     progress = progress or Progress()
     check(settings.track)
-    check_settings(settings)
+    check_zones(settings)
+    shows_plain = report is not None and settings.report.thumbnails == "plain"
+    if shows_plain and settings.render.blur:
+        raise ConfigError("--thumbnails plain would show the faces that --blur hides; drop either")
     if end_seconds is not None and end_seconds <= (begin := start_seconds or 0.0):
         least = f"--start ({begin:g} s)" if start_seconds is not None else "0"
         raise ConfigError(f"--end ({end_seconds:g} s) should be later than {least}")
@@ -202,8 +205,7 @@ def annotate(
         raise AnnotationInterrupted(summaries) from stop
     if any(summary.interrupted for summary in summaries):
         raise AnnotationInterrupted(summaries)
-    if outputs.stdout.is_left:
-        raise OutputError("standard output: its reader left before the end; all else is written")
+    outputs.stdout.check_read()
     if kept and not any(summary.error for summary in summaries):
         kept.close()
     return summaries

@@ -123,6 +123,11 @@ class TrackSettings:
     )
     cuts: bool = setting(True, "end all tracks where the picture changes at once")
 
+    @property
+    def stride(self) -> int:
+        """Every so-many-th frame may be looked at; 1 where `every` leaves it open."""
+        return self.every or 1
+
 
 @dataclass(frozen=True, slots=True)
 class LabelSettings:

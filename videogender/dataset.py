@@ -34,6 +34,7 @@ __all__ = [
     "box_problem",
     "read_entries",
     "read_lines",
+    "read_picture",
     "read_rgb",
 ]
 
@@ -155,3 +156,19 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
         raise TrainingError(f"{path}: no such picture, though the data file names it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TrainingError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def read_picture(entry: Entry) -> NDArray[np.uint8]:
+    """Decode a labelled picture as HWC uint8 **RGB**, upright.
+
+    Raises:
+        TrainingError: if that fails, or it has another size than the one that its labels are for.
+    """
+    rgb = read_rgb(entry.path)
+    height, width = rgb.shape[:2]
+    if (width, height) != (entry.width, entry.height):
+        raise TrainingError(
+            f"{entry.path}: {width}x{height} pixels, "
+            f"the data file says {entry.width}x{entry.height}"
+        )
+    return rgb

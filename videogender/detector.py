@@ -198,7 +198,7 @@ class Detector:
         Args:
             face_threshold: least score of the faces that it reports.
             follows: what it finds is followed through a video, and so seen again: faces whose
-                gender stays open get no views of other sizes, which cost more than they tell there.
+                gender is open get no views of other sizes, which cost more than they tell there.
         """
         other = copy.copy(self)
         other.settings = replace(self.settings, face_threshold=face_threshold)

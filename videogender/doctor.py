@@ -12,11 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 __all__ = ["Finding", "examine"]
 
@@ -135,28 +133,17 @@ def _devices() -> Iterator[Finding]:
 def _codecs() -> Iterator[Finding]:
     import av
 
+    from videogender.config import VideoSettings
+    from videogender.sinks.encoder import opens
+
     known = av.codecs_available
     library = ".".join(map(str, av.library_versions["libavcodec"]))
     decoders = ", ".join(name for name in DECODERS if name in known)
     yield Finding("decoders", f"{decoders} (libavcodec {library})")
     encoders = [name for name in ENCODERS if name in known]
-    encoders += [name for name in HARDWARE_ENCODERS if name in known and _opens(name)]
+    hardware = (name for name in HARDWARE_ENCODERS if name in known)
+    encoders += [name for name in hardware if opens(VideoSettings(codec=name))]
     yield Finding("encoders", ", ".join(encoders), ok="libx264" in encoders)
-
-
-def _opens(encoder: str) -> bool:
-    """Tell whether the hardware of an encoder is here."""
-    import av
-    from av.codec.context import CodecContext
-
-    context: Any = CodecContext.create(encoder, "w")
-    context.width, context.height, context.pix_fmt = 320, 240, "yuv420p"
-    context.time_base = Fraction(1, 25)
-    try:
-        context.open()
-    except (av.FFmpegError, OSError, ValueError):
-        return False
-    return True
 
 
 def _screen() -> Iterator[Finding]:

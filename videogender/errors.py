@@ -9,8 +9,9 @@
     └── TrainingError           7   data that cannot be trained on, or a loss that is not finite
 
 A message says what was wrong, where, and what to do about it, in one line.
-The command line adds 130 for Ctrl-C, 143 for SIGTERM and 141 where nobody reads its standard output
-any more; when several inputs ran and some failed, it returns the code of the first failure.
+The command line adds 130 for Ctrl-C, 143 for SIGTERM (also where an error came after that) and 141
+where nobody reads its standard output any more and nothing else was to be written; when several
+inputs ran and some failed, it returns the code of the first failure.
 """
 
 from __future__ import annotations

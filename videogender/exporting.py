@@ -27,7 +27,7 @@ from videogender.errors import ConfigError, ModelError, OutputError
 from videogender.network.anchors import SIZE_IN_STRIDES
 from videogender.network.boxes import decode
 from videogender.network.heads import FEMALE, MALE, AnchorNetwork, split_head
-from videogender.network.layers import ConvUnit, Ranges
+from videogender.network.layers import Ranges
 from videogender.network.rounded import RoundedConv, rounded_copy, rounded_pixels
 from videogender.network.second_stage import FACE_PX, SIDE_PX, SecondStage
 
@@ -115,8 +115,7 @@ def graph_of(detector: Detector, stage: str = "first", *, rounds: bool = False) 
             "which cannot be exported"
         )
     network = detector.network
-    units = {name for name, part in network.named_modules() if isinstance(part, ConvUnit)}
-    if rounds and not (network.ranges and units <= set(network.ranges)):
+    if rounds and not network.ranges:
         raise ModelError(
             f"{detector.model_name}: these weights do not know their ranges, so that they cannot "
             "become integers; those that `videogender train` writes do"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from videogender.zones.live import LooseZones
     from videogender.zones.settled import SettledZones
 
-__all__ = ["DataOutputs", "InputOutputs", "Pieces", "Rows", "RunOutputs", "check_settings"]
+__all__ = ["DataOutputs", "InputOutputs", "Pieces", "Rows", "RunOutputs", "check_zones"]
 
 Place = str | Path | None
 
@@ -86,12 +86,11 @@ class DataOutputs:
         return [str(place) for place in (self.shared | self.each).values() if place is not None]
 
 
-def check_settings(settings: Settings) -> None:
-    """Refuse what cannot be counted or shown.
+def check_zones(settings: Settings) -> None:
+    """Refuse zones and lines that cannot be told apart or counted.
 
     Raises:
-        ConfigError: two zones have one name, lines are to be counted without tracks, or the report
-            would show the faces that shall be hidden.
+        ConfigError: two have one name, or lines are to be counted without tracks.
     """
     from videogender.zones.plan import plan_of
 
@@ -101,8 +100,6 @@ def check_settings(settings: Settings) -> None:
             "--line counts tracks that cross it, and --label-by frame keeps none; leave one of "
             "them out"
         )
-    if settings.render.blur and settings.report.thumbnails == "plain":
-        raise ConfigError("--thumbnails plain would show the faces that --blur hides; drop either")
 
 
 class RunOutputs:

@@ -64,9 +64,8 @@ def check(settings: TrackSettings) -> None:
         ConfigError: of `every`, `detect_fps` and `label_by`, two do not go together.
     """
     rate = settings.detect_fps or 0.0
-    every = settings.every or 1
-    sparse = every > 1 or rate > 0
-    if every > 1 and rate > 0:
+    sparse = settings.stride > 1 or rate > 0
+    if settings.stride > 1 and rate > 0:
         raise ConfigError("--every and --detect-fps say the same in two ways; give one of them")
     if sparse and settings.label_by == "frame":
         raise ConfigError(
@@ -83,7 +82,7 @@ class Schedule:
     """
 
     def __init__(self, settings: TrackSettings) -> None:
-        self._every = settings.every or 1
+        self._every = settings.stride
         self._period = 1 / settings.detect_fps if settings.detect_fps else 0.0
         self._count = 0  # frames since the shot began
         self._next = -math.inf  # when the next look is due, if time decides

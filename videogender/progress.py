@@ -10,7 +10,10 @@ from videogender.errors import VideogenderError
 from videogender.pipeline import BatchDetector
 from videogender.targets import Job
 
-__all__ = ["AnnotationInterrupted", "DetectorFacts", "Progress", "Summary"]
+__all__ = ["DRAW_SECONDS", "AnnotationInterrupted", "DetectorFacts", "Progress", "Summary"]
+
+# How long what was looked at may take to be drawn, where whoever stopped it does not wait long.
+DRAW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,13 @@ class Progress:
     def begin_pass(self, name: Literal["looking", "drawing"], frames: int | None) -> None:
         """Note that one of the two passes over a video begins; `frames` is what it is over."""
 
-    def stopped(self, frames: int) -> None:
-        """Note Ctrl-C in the first pass: `frames` were looked at and are still to be written."""
+    def stopped(self, frames: int) -> float | None:
+        """Note Ctrl-C in the first pass: `frames` were looked at and are still to be written.
+
+        Returns:
+            how many seconds that may take; None is as long as it takes.
+        """
+        return None
 
     def look(self, faces: int) -> None:
         """Note that the first of two passes has looked at one more frame."""

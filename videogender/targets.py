@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
+from videogender.sinks import mp4
+from videogender.sources import (
+    IMAGE_SUFFIXES,
+    MARK,
+    VIDEO_SUFFIXES,
+    Found,
+    find_inputs,
+    is_copy,
+    is_input,
+)
 
 if TYPE_CHECKING:
     from videogender.jobs.manifest import Manifest
-    from videogender.sources import Found
 
 __all__ = ["Job", "date_before", "plan_jobs"]
 
-MARK = ".annotated"
-# Annotated videos are MP4 (see `videogender.sinks.video`).
-MP4_SUFFIXES = (".mp4", ".m4v")
 # Data files of one input each, by flag, and the suffix of their names in a folder.
 SUFFIXES = {"--mot": ".txt", "--vtt": ".vtt"}
 
@@ -158,14 +164,12 @@ def _expand(
     inputs: Iterable[str | Path], recursive: bool, tell: Callable[[str], None]
 ) -> Iterable[tuple[Found, VideogenderError | None]]:
     """Yield each input file once, and inputs that stand for no file with the reason."""
-    from videogender.sources import Found, find_inputs
-
     seen: set[object] = set()
     for given in inputs:
         try:
             files = find_inputs(given, recursive=recursive, tell=tell)
             if len(files) > 1:  # of a folder or a pattern, which may match earlier outputs
-                files = [file for file in files if not file.path.stem.endswith(MARK)]
+                files = [file for file in files if not is_copy(file.path.name)]
                 if not files:
                     raise SourceError(f"{given}: matches only files that are annotated already")
         except SourceError as error:
@@ -207,8 +211,8 @@ class _Names:
     def of_data(self, source: Path, suffix: str) -> str:
         """Name a data file. Images make room for videos, whose posters they often are."""
         rivals = self._twins(source)
-        if rivals and _copy_suffix(source) == MP4_SUFFIXES[0]:
-            rivals = [twin for twin in rivals if _copy_suffix(twin) == MP4_SUFFIXES[0]]
+        if rivals and _is_video(source):
+            rivals = [twin for twin in rivals if _is_video(twin)]
         return f"{source.name if rivals else source.stem}{suffix}"
 
     def _twins(self, source: Path) -> list[Path]:
@@ -220,8 +224,6 @@ class _Names:
 
 
 def _by_stem(folder: Path) -> defaultdict[str, list[Path]]:
-    from videogender.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_input
-
     found = defaultdict[str, list[Path]](list)
     with suppress(OSError):
         for path in map(folder.joinpath, os.listdir(folder)):
@@ -230,28 +232,31 @@ def _by_stem(folder: Path) -> defaultdict[str, list[Path]]:
     return found
 
 
+def _is_video(source: Path) -> bool:
+    """Tell whether a file is to be opened as a video; one with the name of an image never is."""
+    from videogender.sources.images import is_image
+
+    return source.suffix.lower() not in IMAGE_SUFFIXES and not is_image(source)
+
+
 def _copy_suffix(source: Path) -> str:
     """Return the suffix of a copy: an image keeps its format where that can be written."""
     from videogender.sinks.images import can_write
-    from videogender.sources.images import is_image
 
-    if not is_image(source):
-        return MP4_SUFFIXES[0]
+    if _is_video(source):
+        return mp4.SUFFIXES[0]
     return source.suffix if can_write(source.suffix) else ".png"
 
 
 def _check_suffix(target: Path, source: Path) -> None:
     """Refuse a name that says another format than the copy can have."""
-    from videogender.sinks.images import check_name
-    from videogender.sources import IMAGE_SUFFIXES
+    from videogender.sinks import images
     from videogender.sources.images import is_image
 
-    if is_image(source):
-        check_name(target)
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
-        pass  # damaged, which is told when it is opened
-    elif target.suffix.lower() not in MP4_SUFFIXES:
-        raise OutputError(f"{target}: annotated video is MP4; let the name end in .mp4")
+    if _is_video(source):
+        mp4.check_name(target)
+    elif is_image(source):  # a damaged one is told when it is opened
+        images.check_name(target)
 
 
 def _check(

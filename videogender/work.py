@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from videogender.tracking.settle import Settled
     from videogender.zones.figures import Whereabouts
 
-__all__ = ["Work", "drawing", "follow_of", "load_detector"]
+__all__ = ["Work", "drawing", "follow_of", "load_detector", "unexpected"]
 
 # Finished frames whose count may wait for whoever watches the progress.
 PROGRESS_DEPTH = 64
@@ -135,10 +136,10 @@ class Work:
         except BrokenPipeError:  # nobody reads standard output any more: that ends the run
             raise
         except Exception as error:  # one odd input must not end the others
-            failure = error if isinstance(error, VideogenderError) else _unexpected(job, error)
+            failure = error if isinstance(error, VideogenderError) else unexpected(job, error)
             self.data.rollback(marks)
         except KeyboardInterrupt:  # nothing was done yet, or it came three times
-            tally.interrupted = True
+            tally.presses = tally.presses or 1
             if not self.keeps_parts:
                 tally.frames = tally.faces = 0
         if kept and tally.interrupted and job.target is not None:
@@ -176,14 +177,13 @@ class Work:
             found: Stage[Any]
             if settled is None:
                 found = detect_in(pipeline, source, detector)
-                writing = self._write(unbatched(found), sink, data)
+                writing = self._write(unbatched(found), sink, data, tally)
             else:
                 data.follow(settled, stopped=tally.interrupted)
                 give = second_pass if shows else without_pictures
                 found = pipeline.stage(give(drawn, settled), depth=READ_DEPTH, name="reader")
-                writing = self._write(found, sink, data)
+                writing = self._write(found, sink, data, tally)
             written = pipeline.stage(writing, depth=PROGRESS_DEPTH, name="writer")
-            presses = 0
             while True:
                 try:
                     self._follow(written, tally)
@@ -191,9 +191,8 @@ class Work:
                 except KeyboardInterrupt:
                     # The writer sees the end of its input and closes a file that plays. Whoever
                     # presses twice is not to lose it; only the third gives it up.
-                    tally.interrupted = True
-                    presses += 1
-                    if presses > 2:
+                    tally.presses += 1
+                    if tally.presses > 2:
                         raise
                     found.close()
             if tally.interrupted and not (tally.frames and self.keeps_parts):
@@ -224,13 +223,15 @@ class Work:
                 for faces in looked:
                     self.progress.look(faces)
             except KeyboardInterrupt:
-                tally.interrupted = True
+                tally.presses += 1
                 looked.close()
         settled = first.settle()
         if tally.interrupted:
             if not len(settled) or not self.keeps_parts:
                 raise KeyboardInterrupt
-            self.progress.stopped(len(settled))
+            seconds = self.progress.stopped(len(settled))
+            if seconds is not None:
+                tally.draws_until = time.monotonic() + seconds
         self.progress.begin_pass("drawing", len(settled))
         return settled
 
@@ -241,12 +242,18 @@ class Work:
             self.progress.advance(faces)
 
     def _write(
-        self, found: Iterable[tuple[Frame, Faces]], sink: _FrameSink | None, data: InputOutputs
+        self,
+        found: Iterable[tuple[Frame, Faces]],
+        sink: _FrameSink | None,
+        data: InputOutputs,
+        tally: _Tally,
     ) -> Iterator[int]:
         """Draw and encode in the writer's thread, and yield the number of faces of each frame."""
         # The sink is closed here: Ctrl-C in the caller's thread cannot disturb the end of a file.
         with sink if sink is not None else nullcontext():
             for frame, faces in found:
+                if time.monotonic() >= tally.draws_until:
+                    return
                 where = data.write(frame, faces)
                 if sink is not None:
                     sink.write(frame, drawing(self.settings, faces, where))
@@ -274,7 +281,7 @@ class Work:
         return ImageSink(place, source.path, with_exif=not blur)
 
 
-def _unexpected(job: Job, error: Exception) -> VideogenderError:
+def unexpected(job: Job, error: Exception) -> VideogenderError:
     """Put a defect into words; its trace goes along as a note."""
     said = " ".join(str(error).split())
     failure = VideogenderError(f"{job.source}: unexpected {type(error).__name__}: {said}")
@@ -289,7 +296,13 @@ class _Tally:
     frames: int = 0
     faces: int = 0
     told: list[list[str]] = field(default_factory=list)  # the warnings of each opened source
-    interrupted: bool = False
+    presses: int = 0  # of Ctrl-C
+    draws_until: float = math.inf  # on the clock of `time.monotonic`
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it early."""
+        return self.presses > 0
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -50,6 +50,10 @@ def classify(
         int,
         typer.Option(min=1, help="How many classes the table names.", rich_help_panel=DATA),
     ] = 3,
+    recursive: Annotated[
+        bool,
+        other("--recursive", "-r", panel=DATA, help="Take what lies in subfolders, too."),
+    ] = False,
     force: Annotated[
         bool, other("--force", "-f", panel=DATA, help="Replace outputs that exist.")
     ] = False,
@@ -94,20 +98,28 @@ def classify(
     )
     from videogender.classify import Classifier
     from videogender.cli.classify_output import AnswerFile, Kind, table_line
+    from videogender.sinks.rows import Stdout
 
     classifier = Classifier.load(weights, settings.detect)
     if not quiet:
         _say(f"{len(classifier.labels)} classes, asked about the {classifier.looks_at}")
     targets: dict[Kind, str | None] = {"json": json, "csv": csv}
+    stdout = Stdout(is_all={json, csv} <= {None, "-"})
     failed: list[VideogenderError] = []
-    paths = list(_expanded(images, failed))
+    paths = list(_expanded(images, failed, recursive=recursive, quiet=quiet))
     width = min(60, max((len(str(path)) for path in paths), default=0))
     done = 0
     try:
         with ExitStack() as stack:
             files = [
                 stack.enter_context(
-                    AnswerFile(target, kind, classifier.labels, settings.label, force=force)
+                    AnswerFile(
+                        stdout.or_file(target),
+                        kind,
+                        classifier.labels,
+                        settings.label,
+                        force=force,
+                    )
                 )
                 for kind, target in targets.items()
                 if target is not None
@@ -117,11 +129,12 @@ def classify(
                 for file in files:
                     file.write(frame, answer)
                 if not quiet and "-" not in (json, csv):
-                    print(table_line(frame, answer, settings.label, top, width))
+                    stdout.write(f"{table_line(frame, answer, settings.label, top, width)}\n")
             if not done:
                 raise _NothingDoneError
     except _NothingDoneError:
         pass
+    stdout.check_read()
     return failed[0].exit_code if failed else 0
 
 
@@ -129,14 +142,20 @@ class _NothingDoneError(Exception):
     """Every image failed: takes the output files away before they get their names."""
 
 
-def _expanded(given: Sequence[str], failed: list[VideogenderError]) -> Iterator[Path]:
+def _expanded(
+    given: Sequence[str], failed: list[VideogenderError], *, recursive: bool, quiet: bool
+) -> Iterator[Path]:
     """Yield the images that the arguments stand for; videos beside them in folders are left out."""
-    from videogender.sources import VIDEO_SUFFIXES, expand_inputs
+    from videogender.sources import VIDEO_SUFFIXES, find_inputs
+
+    def tell(line: str) -> None:
+        if not quiet:
+            _say(line)
 
     seen: set[Path] = set()
     for text in given:
         try:
-            paths = expand_inputs([text])
+            paths = [path for path, _ in find_inputs(text, recursive=recursive, tell=tell)]
             if len(paths) > 1 or Path(text).is_dir():
                 paths = [path for path in paths if path.suffix.lower() not in VIDEO_SUFFIXES]
             if not paths:

@@ -14,7 +14,7 @@ from videogender.classify import Answer
 from videogender.config import LabelSettings
 from videogender.frames import Frame
 from videogender.sinks.atomic import pending
-from videogender.sinks.rows import TextSink, rounded
+from videogender.sinks.rows import Target, TextSink, rounded
 
 __all__ = ["AnswerFile", "Kind", "answer_record", "table_line"]
 
@@ -66,10 +66,10 @@ def table_line(
 
 
 class AnswerFile:
-    """A file of answers, complete or absent; or standard output for `-`.
+    """A file of answers, complete or absent; or standard output.
 
     Args:
-        target: the file.
+        target: the file, or standard output.
         kind: of data.
         labels: the classes; CSV has a column for each.
         label: the threshold of `unsure`.
@@ -78,7 +78,7 @@ class AnswerFile:
 
     def __init__(
         self,
-        target: str | Path,
+        target: Target,
         kind: Kind,
         labels: tuple[str, ...],
         label: LabelSettings,
@@ -92,10 +92,10 @@ class AnswerFile:
 
     def __enter__(self) -> Self:
         with self._stack:
-            place = Path(self._target)
-            if str(self._target) != "-":
+            place = self._target
+            if isinstance(place, Path):
                 place = self._stack.enter_context(pending(place, force=self._force))
-            self._rows = self._stack.enter_context(TextSink(place, name=self._target))
+            self._rows = self._stack.enter_context(TextSink(place, name=str(self._target)))
             if self._kind == "csv":
                 start = ["source", "width", "height", "x1", "y1", "x2", "y2", "label"]
                 self._rows.put(_csv([*start, "probability", *(f"p({n})" for n in self._labels)]))
@@ -115,6 +115,7 @@ class AnswerFile:
 
         Raises:
             OutputError: the disk is full, or the file cannot be written for another reason.
+            BrokenPipeError: nobody reads standard output any more, and it is all there is.
         """
         record = answer_record(frame, answer, self._label)
         if self._kind == "json":

@@ -19,6 +19,7 @@ from videogender.finetuning.settings import (
     settings_of,
     with_values,
 )
+from videogender.signals import exit_code_of
 from videogender.training.keyed import read_recipe
 
 __all__ = ["finetune"]
@@ -228,9 +229,9 @@ def finetune(
         )
         try:
             results = run(request, settings, report)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             report.interrupted(request.out)
-            return 130
+            return exit_code_of(stop)
         if results:
             report.done(results)
     return 0

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from videogender.cli.annotate import looks, other, setting
+from videogender.cli.ending import abandon_stdout, explain
 from videogender.cli.live_parts import TOKEN_VARIABLE, LiveParts
 from videogender.cli.times import parse_time
 from videogender.config import load_settings, with_overrides
-from videogender.errors import ConfigError
+from videogender.errors import ConfigError, VideogenderError
 
 if TYPE_CHECKING:
     from videogender.pipeline import BatchDetector
@@ -261,8 +262,12 @@ def live(
     window = run.window(display, has_page=place is not None)
     sources = run.sources(camera or [], url or [], file or [], loop=loop, drop=drop)
     run.check_zones(len(sources))
+    from videogender.sinks.rows import Stdout
+
+    stdout = Stdout(is_all=record is None)
+    failure: VideogenderError | None = None
     with ExitStack() as stack:
-        log = run.log(stack, json, parse_time(interval, "--interval") or 0.0)
+        log = run.log(stack, json, parse_time(interval, "--interval") or 0.0, stdout)
         recorders = run.recorders(record, sources, parse_time(segment, "--segment") or 0.0)
         from videogender.cli.live_report import LiveReport
 
@@ -294,13 +299,17 @@ def live(
         try:
             with report.signals(engine) as caught:
                 engine.run(screens)
+            stdout.check_read()
+        except VideogenderError as error:
+            failure = error
         finally:
             report.end(engine, recorders, json)
-        code = caught.exit_code
+    code = 0 if failure is None else explain(failure)
+    code = caught.exit_code or code
     if not engine.ended_clean:
         # A thread in a long forward pass, or one that waits for a network, cannot be stopped, and
         # Python would trip over it on its way out. Everything is closed by now.
-        sys.stdout.flush()
+        abandon_stdout()
         sys.stderr.flush()
         os._exit(code)
     return code

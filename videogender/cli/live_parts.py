@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from videogender.live.stats import Screen
     from videogender.sinks.livelog import LiveLog
     from videogender.sinks.record import Recorder
+    from videogender.sinks.rows import Stdout
     from videogender.sources.live import LiveSource
 
 __all__ = ["TOKEN_VARIABLE", "LiveParts"]
@@ -85,12 +86,14 @@ class LiveParts:
     def check_zones(self, sources: int) -> None:
         """Refuse zones and lines that cannot be counted, before the network is loaded."""
         from videogender.live.areas import areas_of
-        from videogender.outputs import check_settings
+        from videogender.outputs import check_zones
 
-        check_settings(self._settings)
+        check_zones(self._settings)
         areas_of(self._settings, sources)
 
-    def log(self, stack: ExitStack, target: str | None, interval: float) -> LiveLog | None:
+    def log(
+        self, stack: ExitStack, target: str | None, interval: float, stdout: Stdout
+    ) -> LiveLog | None:
         """Open the log, or return None."""
         if target is None:
             return None
@@ -98,7 +101,7 @@ class LiveParts:
 
         return stack.enter_context(
             LiveLog(
-                target,
+                stdout.or_file(target),
                 unsure_below=self._settings.label.unsure_below,
                 interval_seconds=interval,
                 force=self._force,

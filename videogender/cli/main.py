@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from videogender import __version__
-from videogender.errors import VideogenderError
+from videogender.cli.ending import abandon_stdout, explain, say
 
 __all__ = ["SUBCOMMANDS", "Subcommand", "main"]
 
@@ -83,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, debug = _without_debug(given)
     if debug:
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("videogender").setLevel(logging.DEBUG)
+    logging.getLogger("videogender").setLevel(logging.DEBUG if debug else logging.NOTSET)
     command = typer.main.get_command(_build(args))
     try:
         result = command.main(
@@ -92,16 +90,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output has seen enough (`| head`); typer and rich then exit.
-        _abandon_stdout()
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
+        abandon_stdout()
         return READER_LEFT
+    except SystemExit as stop:
+        return _code_of(stop)
     except Exception as error:
-        _abandon_stdout()
-        if debug:
-            traceback.print_exc()
-        return _explain(error)
+        return explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _code_of(stop: SystemExit) -> int:
+    """Return the exit code of what ends itself, and print its message if it has one."""
+    abandon_stdout()
+    if isinstance(stop.__context__, BrokenPipeError):  # so do typer and rich
+        return READER_LEFT
+    if stop.code is None or isinstance(stop.code, int):
+        return stop.code or 0
+    say(stop.code)
+    return 1
 
 
 def _without_debug(args: list[str]) -> tuple[list[str], bool]:
@@ -156,37 +163,3 @@ def _root(
 
 def _not_loaded() -> None:
     """Stand in for a subcommand that this run does not need."""
-
-
-def _explain(error: Exception) -> int:
-    """Print one line about an error and return its exit code."""
-    if isinstance(error, VideogenderError):
-        _say(f"error: {error}")
-        return error.exit_code
-    # typer's usage errors; the class itself has moved between typer's versions.
-    if callable(show := getattr(error, "format_message", None)):
-        code: Any = getattr(error, "exit_code", 2)
-        if type(error).__name__ == "NoArgsIsHelpError":
-            _say(show())
-            return int(code)
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context is not None else ""
-        _say(f"error: {' '.join(show().split()).rstrip('.')}{hint}")
-        return int(code)
-    _say(f"error: unexpected {type(error).__name__}: {error} (--debug shows the trace)")
-    return 1
-
-
-def _say(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr)
-
-
-def _abandon_stdout() -> None:
-    """Send what is still buffered nowhere, so that Python's exit has nothing to complain about."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -26,9 +24,8 @@ from rich.text import Text
 
 from videogender.annotation import Progress, Summary
 from videogender.cli.signals import Caught
-from videogender.jobs.desk import DRAW_SECONDS
 from videogender.pipeline import BatchDetector
-from videogender.progress import DetectorFacts
+from videogender.progress import DRAW_SECONDS, DetectorFacts
 from videogender.targets import Job
 
 __all__ = ["Report"]
@@ -58,7 +55,6 @@ class Report(Progress):
         self._quiet = quiet
         self._model = model
         self._caught = caught
-        self._hurry: threading.Timer | None = None
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._told: set[str] = set()
         self._processes = 1
@@ -89,7 +85,6 @@ class Report(Progress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end_hurry()
         self.bars.stop()
 
     def left_out(self, line: str) -> None:
@@ -127,22 +122,17 @@ class Report(Progress):
         """Begin the bar anew for one of the two passes over a video."""
         self._row.begin_pass(name, frames)
 
-    def stopped(self, frames: int) -> None:
+    def stopped(self, frames: int) -> float | None:
         """Say why there is still something to wait for after Ctrl-C."""
         is_terminated = self._caught.number is not None
-        if is_terminated and self._processes == 1:
-            # Whoever sends SIGTERM kills before long; workers of --jobs watch the time themselves.
-            self._hurry = threading.Timer(DRAW_SECONDS, signal.raise_signal, (signal.SIGTERM,))
-            self._hurry.daemon = True
-            self._hurry.start()
+        line = f"stopping: the {_many(frames, 'frame')} seen so far are being written"
         if is_terminated or self._processes > 1:
             line = "stopping: a few seconds to write what was seen so far"
-            if line in self._told:
-                return
+        if line not in self._told:
             self._told.add(line)
-        else:
-            line = f"stopping: the {_many(frames, 'frame')} seen so far are being written"
-        self._note(f"{line}; Ctrl-C again keeps what is written by then")
+            self._note(f"{line}; Ctrl-C again keeps what is written by then")
+        # Whoever sends SIGTERM kills before long.
+        return DRAW_SECONDS if is_terminated else None
 
     def look(self, faces: int) -> None:
         """Move the bar by a frame."""
@@ -154,7 +144,6 @@ class Report(Progress):
 
     def finish(self, summary: Summary, position: int | None = None) -> None:
         """Replace the bar by a line on what came of this input."""
-        self._end_hurry()
         if position is None:
             self._row.end()
         else:
@@ -211,10 +200,6 @@ class Report(Progress):
         if any(summary.frames for summary in summaries):
             self._note_data(data)
 
-    def _end_hurry(self) -> None:
-        if self._hurry is not None:
-            self._hurry.cancel()
-
     def _note_data(self, data: Sequence[str]) -> None:
         for path in data:
             if path != "-":
@@ -258,8 +243,8 @@ class _Row(Progress):
             line = f"{self._name} {place} {name}"
             self._report.bars.reset(self._task, total=frames, description=line)
 
-    def stopped(self, frames: int) -> None:
-        self._report.stopped(frames)
+    def stopped(self, frames: int) -> float | None:
+        return self._report.stopped(frames)
 
     def look(self, faces: int) -> None:
         self.advance(faces)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+from videogender.signals import handling
 
 __all__ = ["Caught", "catching", "press_ctrl_c"]
 
@@ -43,15 +44,8 @@ def catching(
             caught.number = number
         (stop if is_first else again)()
 
-    if threading.current_thread() is not threading.main_thread():
+    with handling(numbers, on_signal):
         yield caught
-        return
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def press_ctrl_c() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from videogender.cli.annotate import other
 from videogender.errors import ConfigError
+from videogender.signals import exit_code_of
 from videogender.training.run_folder import RunFolder
 from videogender.training.settings import (
     TrainSettings,
@@ -263,8 +264,8 @@ def _run(
                 report=report.progress,
                 validated=report.validated,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             report.interrupted(out)
-            return 130
+            return exit_code_of(stop)
         report.done(weights)
     return 0

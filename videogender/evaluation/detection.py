@@ -10,8 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.dataset import Entry
-from videogender.evaluation.labelled import read_picture
+from videogender.dataset import Entry, read_picture
 from videogender.frames import Faces
 
 MATCH_IOU = 0.5

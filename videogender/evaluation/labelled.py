@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from videogender.dataset import FILE_NAME, Entry, read_entries, read_rgb
+from videogender.dataset import FILE_NAME, Entry, read_entries
 from videogender.errors import TrainingError
 
 FORMS = "JSON Lines, a folder with faces.jsonl, COCO JSON or a WIDER FACE folder"
 
-__all__ = ["Labelled", "evenly", "picture_size_wh", "read_labelled", "read_picture"]
+__all__ = ["Labelled", "evenly", "picture_size_wh", "read_labelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +64,6 @@ def evenly(entries: Sequence[Entry], limit: int) -> Sequence[Entry]:
     if not limit or limit >= count:
         return entries
     return [entries[i * count // limit] for i in range(limit)]
-
-
-def read_picture(entry: Entry) -> NDArray[np.uint8]:
-    """Decode a labelled picture as HWC uint8 **RGB**, upright.
-
-    Raises:
-        TrainingError: if that fails, or it has another size than the one that its labels are for.
-    """
-    rgb = read_rgb(entry.path)
-    height, width = rgb.shape[:2]
-    if (width, height) != (entry.width, entry.height):
-        raise TrainingError(
-            f"{entry.path}: {width}x{height} pixels, "
-            f"the data file says {entry.width}x{entry.height}"
-        )
-    return rgb
 
 
 def picture_size_wh(path: Path) -> tuple[int, int]:

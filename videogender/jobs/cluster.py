@@ -300,7 +300,7 @@ class _StoppableNews(News):
     """Stops an input between two frames, as no signal reaches a thread."""
 
     def __init__(self, said: SimpleQueue[Message], stops: _Stops) -> None:
-        super().__init__(said.put, stops.ask)
+        super().__init__(said.put)
         self._stops = stops
 
     def look(self, faces: int) -> None:

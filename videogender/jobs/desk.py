@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -11,16 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from videogender.errors import VideogenderError
 from videogender.jobs.messages import Data, Message, Passed, Setup, Started, Steps, Stopped, Task
-from videogender.progress import DetectorFacts, Progress, Summary
+from videogender.progress import DRAW_SECONDS, DetectorFacts, Progress, Summary
 from videogender.targets import Job
 
 if TYPE_CHECKING:
     from videogender.jobs.record import Recording
 
-__all__ = ["DRAW_SECONDS", "Desk", "News", "portable"]
+__all__ = ["Desk", "News", "portable"]
 
-# The first Ctrl-C lets a worker draw what it has looked at, for so long.
-DRAW_SECONDS = 5.0
 # How often the caller's process hears of progress.
 NEWS_SECONDS = 0.1
 
@@ -94,15 +91,13 @@ class News(Progress):
 
     Args:
         send: takes them.
-        stop: called when the time for drawing is over that the first Ctrl-C gave.
     """
 
-    def __init__(self, send: Callable[[Message], None], stop: Callable[[], None]) -> None:
-        self._send, self._stop = send, stop
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
         self._looked: list[int] = []
         self._written: list[int] = []
         self._next = 0.0
-        self._timer: threading.Timer | None = None
 
     def start(self, job: Job, frames: int | None, position: int, count: int) -> None:
         """Tell that the input is open."""
@@ -113,12 +108,10 @@ class News(Progress):
         self._flush()
         self._send(Passed(name, frames))
 
-    def stopped(self, frames: int) -> None:
+    def stopped(self, frames: int) -> float:
         """Tell of Ctrl-C, and end the drawing in a while."""
         self._send(Stopped(frames))
-        self._timer = threading.Timer(DRAW_SECONDS, self._stop)
-        self._timer.daemon = True
-        self._timer.start()
+        return DRAW_SECONDS
 
     def look(self, faces: int) -> None:
         """Count a frame that was looked at."""
@@ -132,8 +125,6 @@ class News(Progress):
 
     def close(self) -> None:
         """Send what still waits."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._flush()
 
     def _perhaps_flush(self) -> None:

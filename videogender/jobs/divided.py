@@ -43,7 +43,7 @@ from videogender.sources import open_source
 from videogender.sources.video import VideoSource
 from videogender.tracking.cuts import CutDetector
 from videogender.tracking.settle import Settled
-from videogender.work import follow_of
+from videogender.work import follow_of, unexpected
 
 __all__ = ["work_on_parts"]
 
@@ -71,10 +71,14 @@ def work_on_parts(
     except _IndivisibleError:
         team.run([task], tell)
         return
-    except VideogenderError as error:
-        summary = Summary(str(task.job.source), error=error)
     except _StoppedError:
         summary = Summary(str(task.job.source), interrupted=True)
+    except _TeamError as error:  # it cannot work on the others either
+        raise error.cause from None
+    except VideogenderError as error:
+        summary = Summary(str(task.job.source), error=error)
+    except Exception as error:  # one odd input must not end the others
+        summary = Summary(str(task.job.source), error=unexpected(task.job, error))
     seconds = time.perf_counter() - began
     tell(task.position, Done(replace(summary, seconds=seconds)))
 
@@ -85,6 +89,14 @@ class _StoppedError(Exception):
 
 class _IndivisibleError(Exception):
     """The file's index leads astray, or it breaks off: one worker makes the best of it."""
+
+
+class _TeamError(Exception):
+    """The team itself failed."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class _Video:
@@ -145,17 +157,24 @@ class _Video:
     def _run(self, parts: Sequence[LookAt | Draw], take: Callable[[int, Message], None]) -> None:
         """Have all parts done; what is told of each comes to `take`, but not that it is done.
 
+        The team comes to rest, also where one of them or `take` fails.
+
         Raises:
-            VideogenderError: one of them failed.
+            Exception: one of them failed.
             _StoppedError: Ctrl-C.
+            _TeamError: the team failed.
         """
-        errors: list[VideogenderError] = []
+        errors: list[Exception] = []
         done = 0
 
         def tell(number: int, message: Message) -> None:
             nonlocal done
             if not isinstance(message, Done):
-                take(number, message)
+                try:
+                    if not errors:
+                        take(number, message)
+                except Exception as error:
+                    errors.append(error)
                 return
             done += not message.summary.interrupted
             self._warnings += message.summary.warnings
@@ -165,7 +184,10 @@ class _Video:
         tasks = [
             Task(self._task.job, number, len(parts), part=part) for number, part in enumerate(parts)
         ]
-        self._team.run(tasks, tell)
+        try:
+            self._team.run(tasks, tell)
+        except Exception as error:
+            raise _TeamError(error) from error
         if errors:
             raise errors[0]
         if done < len(parts):

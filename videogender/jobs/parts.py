@@ -32,7 +32,7 @@ from videogender.sinks.video import VideoSink
 from videogender.sources import open_source
 from videogender.sources.seeking import go_to
 from videogender.sources.video import VideoSource, open_input
-from videogender.work import READ_DEPTH, drawing, follow_of
+from videogender.work import READ_DEPTH, drawing, follow_of, unexpected
 
 if TYPE_CHECKING:
     from videogender.targets import Job
@@ -124,6 +124,8 @@ def do_part(
         return _draw(task, task.part, setup, send, news)
     except VideogenderError as error:
         return Summary(name, error=error)
+    except Exception as error:
+        return Summary(name, error=unexpected(task.job, error))
 
 
 def _open(stack: ExitStack, task: Task, span: LookAt) -> VideoSource:

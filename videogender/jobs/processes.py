@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from videogender.jobs.messages import STOP, Message, Setup, Task
 from videogender.jobs.serve import serve
+from videogender.signals import handling
 
 __all__ = ["Processes"]
 
@@ -67,7 +67,8 @@ class Processes:
         process = context.Process(
             target=serve, args=(theirs, self._setup), name="videogender-worker", daemon=True
         )
-        with _stops_ignored():  # until the child has a handler of its own
+        # Children inherit that, until they have handlers of their own.
+        with handling((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN):
             process.start()
         theirs.close()  # so that its end is seen here when the child is gone
         return _Process(process, ours)
@@ -84,18 +85,3 @@ class Processes:
             except (EOFError, OSError):
                 message = None
             yield worker, message
-
-
-@contextmanager
-def _stops_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM; children inherit that, and the caller's process decides."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -37,7 +37,7 @@ def _work(setup: Setup, stops: Stops, channel: _Channel, tasks: SimpleQueue[Task
     channel.send(Ready(desk.facts))
     while True:
         task = tasks.get()
-        news = News(channel.send, stops.ask)
+        news = News(channel.send)
         try:
             with stops.armed():
                 summary = desk.do(task, channel.send, news)

@@ -13,9 +13,8 @@ from typing import Any, Self
 
 from videogender.errors import VideogenderError
 from videogender.jobs.crew import Crew, Worker
-from videogender.jobs.desk import DRAW_SECONDS
 from videogender.jobs.messages import Broken, Done, Message, Ready, Restarted, Task
-from videogender.progress import DetectorFacts, Summary
+from videogender.progress import DRAW_SECONDS, DetectorFacts, Summary
 
 __all__ = ["Team"]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from videogender.errors import ModelError, OutputError
 from videogender.network.attributes import Head
 from videogender.network.heads import AnchorNetwork, GenderForm
-from videogender.network.layers import ConvUnit, Ranges
+from videogender.network.layers import Ranges, are_complete, unit_names
 from videogender.network.lite import Lite
 from videogender.network.s3fd import MODES, S3FD, TRUNK, Mode
 from videogender.network.second_stage import SecondStage
@@ -215,6 +215,7 @@ def _gender_form(state: Mapping[str, Tensor]) -> GenderForm | Literal[False]:
 
 
 def _ranges(path: Path, metadata: Mapping[str, str], network: AnchorNetwork) -> Ranges | None:
+    """Read the ranges of a network's units; those of some units alone are of no use."""
     if RANGES not in metadata:
         return None
     try:
@@ -222,14 +223,14 @@ def _ranges(path: Path, metadata: Mapping[str, str], network: AnchorNetwork) -> 
         found = {name: (float(low), float(high)) for name, (low, high) in stored.items()}
     except (AttributeError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its metadata's {RANGES} cannot be read ({error})") from error
-    units = {name for name, part in network.named_modules() if isinstance(part, ConvUnit)}
+    units = unit_names(network)
     for name, (low, high) in found.items():
         if name not in units or not -math.inf < low <= 0 <= high < math.inf:
             raise ModelError(
                 f"{path}: its metadata's {RANGES} hold {low:g} to {high:g} for {name[:60]!r}, "
                 "expected a unit of the network and finite numbers around 0"
             )
-    return found
+    return found if are_complete(found, network) else None
 
 
 def _mode(path: Path, metadata: Mapping[str, str]) -> Mode:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 # By a unit's name, the least and the greatest value that came out of it.
 Ranges = Mapping[str, tuple[float, float]]
 
-__all__ = ["ConvUnit", "Ranges", "draw_weights", "fitted", "fold"]
+__all__ = ["ConvUnit", "Ranges", "are_complete", "draw_weights", "fitted", "fold", "unit_names"]
 
 
 def fitted(map_: Tensor, shape: torch.Size) -> Tensor:
@@ -69,6 +69,16 @@ class ConvUnit(nn.Module):
             norm.bias,
         )
         self.norm = nn.Identity()
+
+
+def unit_names(network: nn.Module) -> set[str]:
+    """Name all `ConvUnit`s of a network."""
+    return {name for name, part in network.named_modules() if isinstance(part, ConvUnit)}
+
+
+def are_complete(ranges: Ranges, network: nn.Module) -> bool:
+    """Tell whether a network can compute in integers by these: it has units, and all are there."""
+    return bool(ranges) and unit_names(network) <= set(ranges)
 
 
 @torch.no_grad()

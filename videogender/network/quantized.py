@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from videogender.network.heads import AnchorNetwork, Predictions
-from videogender.network.layers import ConvUnit, Ranges, fitted
+from videogender.network.layers import ConvUnit, Ranges, are_complete, fitted
 from videogender.network.packed import TRIAL_HW, KeptByShape, answers
 from videogender.network.second_stage import SecondOpinion, SecondStage
 
@@ -191,18 +191,20 @@ def quantize(
         dtype: of the taps.
 
     Returns:
-        The network and its second stage, if it has one. None where that is not to be had: unknown
-        ranges, another device, a build of PyTorch without oneDNN's operations, or in which they
-        give other answers.
+        The network and its second stage, if it has one. None where that is not to be had: ranges
+        that are not all known, another device, a build of PyTorch without oneDNN's operations, or
+        in which they give other answers.
     """
-    if not ranges or network.input_convolution.weight.device.type != "cpu":
+    if ranges is None or not are_complete(ranges, network):
+        return None
+    if network.input_convolution.weight.device.type != "cpu":
         return None
     try:
         first = QuantizedNetwork(network, ranges, mean, dtype)
         stage = network.second_stage
         second = None if stage is None else QuantizedStage(stage, ranges, mean)
         alike = _nearly_alike(network, first, mean)
-    except (AttributeError, KeyError, NotImplementedError, RuntimeError):
+    except (AttributeError, NotImplementedError, RuntimeError):
         # these operations are PyTorch's own affair: another version may lack or change them
         return None
     return (first, second) if alike else None

@@ -40,7 +40,7 @@ class CocoSink(RowSink):
         self, target: Target, *, unsure_below: float, name: str | Path | None = None
     ) -> None:
         super().__init__(target, unsure_below=unsure_below, name=name)
-        folder = None if isinstance(target, Stdout) or str(target) == "-" else Path(target).parent
+        folder = None if isinstance(target, Stdout) else target.parent
         try:
             self._images, self._annotations = _Spool(folder), _Spool(folder)
         except OSError as error:

@@ -14,7 +14,7 @@ import av.error
 from videogender.config import VideoSettings
 from videogender.errors import ConfigError
 
-__all__ = ["config_errors", "find_encoder", "set_quality"]
+__all__ = ["config_errors", "find_encoder", "opens", "set_quality"]
 
 # Encoders without a constant rate factor take a fixed quantiser; 20 of the one is about 4 there.
 _CRF_A_QUANTISER = 5
@@ -69,7 +69,7 @@ def config_errors(settings: VideoSettings) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, av.FFmpegError) and _opens(settings):
+        if isinstance(error, av.FFmpegError) and opens(settings):
             raise ConfigError(
                 f"encoder {settings.codec!r} takes no pictures of this size; scale them, or name "
                 "another"
@@ -80,8 +80,14 @@ def config_errors(settings: VideoSettings) -> Iterator[None]:
         ) from error
 
 
-def _opens(settings: VideoSettings) -> bool:
-    """Tell whether an encoder opens with the settings for pictures of a usual size."""
+def opens(settings: VideoSettings) -> bool:
+    """Tell whether an encoder opens with the settings for pictures of a usual size.
+
+    Those of graphics hardware do not where that is missing.
+
+    Raises:
+        ConfigError: there is no such encoder.
+    """
     codec = find_encoder(settings.codec)
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height = _USUAL_WH
@@ -90,6 +96,6 @@ def _opens(settings: VideoSettings) -> bool:
     set_quality(context, codec, settings)
     try:
         context.open()
-    except av.FFmpegError:
+    except (av.FFmpegError, OSError, ValueError):
         return False
     return True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame, Label
 from videogender.sinks.jsonl import frame_record
-from videogender.sinks.rows import RowSink, rounded
+from videogender.sinks.rows import RowSink, Target, rounded
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Tallies, Whereabouts
@@ -40,7 +40,7 @@ class LiveLog(RowSink):
     "out"}]. The `summary` at the end has the figures of `videogender.zones`.
 
     Args:
-        target: the file, or `-` for standard output.
+        target: the file, or standard output.
         unsure_below: least probability of the winning label, 0.5 to 1.
         interval_seconds: length of what a line sums up; 0 writes every frame.
         force: replace a file that exists.
@@ -51,13 +51,13 @@ class LiveLog(RowSink):
 
     def __init__(
         self,
-        target: str | Path,
+        target: Target,
         *,
         unsure_below: float,
         interval_seconds: float = 0.0,
         force: bool = False,
     ) -> None:
-        if str(target) != "-" and not force and os.path.lexists(target):
+        if isinstance(target, Path) and not force and os.path.lexists(target):
             raise OutputError(f"{target}: exists already; --force replaces it")
         super().__init__(target, unsure_below=unsure_below)
         self._interval = interval_seconds

@@ -32,6 +32,13 @@ class Stdout(io.TextIOBase):
         self.is_left = False
         self._is_all = is_all
 
+    def __str__(self) -> str:
+        return "standard output"
+
+    def or_file(self, target: str | Path) -> Path | Stdout:
+        """Return where data go: here for `-`, else to a file."""
+        return self if str(target) == "-" else Path(target)
+
     def write(self, text: str) -> int:
         """Write text; a pipe's reader sees it at once.
 
@@ -48,16 +55,24 @@ class Stdout(io.TextIOBase):
                 self.is_left = True
         return len(text)
 
+    def check_read(self) -> None:
+        """Tell, once all else is written, that its reader left before the end.
 
-Target = str | Path | Stdout
+        Raises:
+            OutputError: it did.
+        """
+        if self.is_left:
+            raise OutputError(f"{self}: its reader left before the end; all else is written")
+
+
+Target = Path | Stdout
 
 
 class TextSink:
-    """Text that streams to a file or, for `-`, to standard output.
+    """Text that streams to a file or to standard output.
 
     Args:
-        target: the file, written in place (atomic naming is done outside), or standard output, as
-            `-` or as it is.
+        target: the file, written in place (atomic naming is done outside), or standard output.
         name: what messages call the target; None takes `target` itself.
 
     Raises:
@@ -66,13 +81,12 @@ class TextSink:
 
     def __init__(self, target: Target, *, name: str | Path | None = None) -> None:
         self.name = str(target if name is None else name)
-        stdout = Stdout() if str(target) == "-" else target
-        self._is_stdout = isinstance(stdout, Stdout)
-        if isinstance(stdout, Stdout):
-            self._file: io.TextIOBase = stdout
+        self._is_stdout = isinstance(target, Stdout)
+        if isinstance(target, Stdout):
+            self._file: io.TextIOBase = target
             return
         try:
-            self._file = Path(stdout).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+            self._file = target.open("w", encoding="utf-8", newline="")
         except OSError as error:
             raise self._failed(error) from error
 
@@ -142,7 +156,7 @@ class RowSink(TextSink, ABC):
     """Frames and faces as text.
 
     Args:
-        target: the file, or `-`.
+        target: the file, or standard output.
         unsure_below: least probability of the winning label, 0.5 to 1.
         name: what messages call the target; None takes `target` itself.
 

@@ -18,12 +18,12 @@ from av.video.stream import VideoStream
 from videogender.config import VideoSettings
 from videogender.errors import OutputError
 from videogender.frames import Frame
+from videogender.sinks import mp4
 from videogender.sinks.carry import Carrier, muxer_options
 from videogender.sinks.encoder import config_errors, find_encoder, set_quality
 from videogender.sources.picture import DecodedPicture, samples_of
 from videogender.sources.timing import Clock
 from videogender.sources.video import VideoSource
-from videogender.targets import MP4_SUFFIXES
 
 if TYPE_CHECKING:
     from videogender.render import Canvas
@@ -70,8 +70,7 @@ class VideoSink:
             SourceError: the source's file has gone.
         """
         self.path = Path(path)
-        if self.path.suffix.lower() not in MP4_SUFFIXES:
-            raise OutputError(f"{path}: annotated video is MP4; let the name end in .mp4")
+        mp4.check_name(self.path)
         if not isinstance(source, VideoSource):
             raise OutputError(f"{path}: {source.name} is no video; name an image to write it")
         self._source = source

@@ -1,8 +1,7 @@
 """Where frames come from: video files and still images.
 
-`open_source` looks at what a path holds and returns the source that reads it; `expand_inputs` and
-`find_inputs` turn files, folders and patterns into paths. Nothing heavy is imported before a file
-is opened.
+`open_source` looks at what a path holds and returns the source that reads it; `find_inputs` turns
+files, folders and patterns into paths. Nothing heavy is imported before a file is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +21,12 @@ from videogender.sources.address import SCHEMES, redacted
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MARK",
     "VIDEO_SUFFIXES",
     "Found",
     "Source",
-    "expand_inputs",
     "find_inputs",
+    "is_copy",
     "is_input",
     "open_source",
 ]
@@ -37,6 +37,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm"}
     | {".ogv", ".qt", ".rm", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
+MARK = ".annotated"  # stands before the suffix of a copy
 
 
 class Source(Protocol):
@@ -103,10 +104,12 @@ def open_source(
     """
     name, path = str(path), Path(path)
     _check_file(path, name)
-    from videogender.sources.images import ImageSource, is_image
+    from videogender.sources.images import ImageSource, is_image, reads_avif
 
     if is_image(path):
         return ImageSource(path, name=name)
+    if path.suffix.lower() == ".avif" and not reads_avif():
+        raise SourceError(f"{name}: the installed Pillow reads no AVIF; update it: 11.3 does")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"{name}: not a readable image, despite its name; is it damaged?")
     from videogender.sources.video import VideoSource
@@ -153,23 +156,6 @@ class Found(NamedTuple):
 
     path: Path
     below: Path = Path()
-
-
-def expand_inputs(args: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Turn files, folders and patterns into the files they stand for.
-
-    They are those of `find_inputs`, of which nothing is listed twice.
-
-    Raises:
-        SourceError: an argument names nothing that is there, or a folder that holds nothing.
-    """
-    found: dict[str, Path] = {}
-    for arg in args:
-        for path, _ in find_inputs(arg):
-            found.setdefault(os.path.realpath(path), path)
-    if not found:
-        raise SourceError("no input: name a video, an image, a folder or a pattern")
-    return list(found.values())
 
 
 def find_inputs(
@@ -229,8 +215,9 @@ def _in_folder(
     if subfolders or left_out:
         tell(f"{text}: left out {_listed(subfolders, left_out)}")
     if not found:
-        where = "there or below" if recursive else "in this folder; name its subfolders"
-        raise SourceError(f"{text}: no images or videos {where}")
+        where = "there or below" if recursive else "in this folder"
+        hint = "; --recursive takes its subfolders, too" if subfolders else ""
+        raise SourceError(f"{text}: no images or videos {where}{hint}")
     return sorted(found)
 
 
@@ -253,6 +240,11 @@ def _listed(subfolders: int, files: Counter[str]) -> str:
     return " and ".join(parts)
 
 
+def is_copy(name: str) -> bool:
+    """Tell from a file's name whether it is annotated already."""
+    return f"{MARK}." in name
+
+
 def is_input(name: str) -> bool:
     """Tell from a file's name whether it may be meant where its folder is named."""
-    return not name.startswith(".") and ".annotated." not in name
+    return not name.startswith(".") and not is_copy(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -15,9 +16,9 @@ from PIL.ExifTags import Base
 from videogender.errors import SourceError
 from videogender.frames import Frame, RgbPicture
 
-__all__ = ["ImageSource", "is_image"]
+__all__ = ["ImageSource", "is_image", "reads_avif"]
 
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP", *(["AVIF"] if features.check("avif") else []))
+_FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 # Further pictures of an MPO, a JPEG as telephones make them, are no pages: depth, another exposure.
 _NO_PAGES = "MPO"
 # How pictures become upright, by their orientation in the Exif data (Exif 2.32, 4.6.4 A).
@@ -32,10 +33,21 @@ _TURNS = {
 }
 
 
+@cache
+def reads_avif() -> bool:
+    """Tell whether the installed Pillow reads AVIF."""
+    # of features that an older one does not know, `check` warns
+    return "avif" in features.modules and bool(features.check("avif"))
+
+
+def _formats() -> tuple[str, ...]:
+    return (*_FORMATS, "AVIF") if reads_avif() else _FORMATS
+
+
 def is_image(path: Path) -> bool:
     """Tell from a file's first bytes whether it is an image of a kind that is read here."""
     try:
-        with Image.open(path, formats=_FORMATS):
+        with Image.open(path, formats=_formats()):
             return True
     except Image.DecompressionBombError:
         return True  # an image it is; opening it says what is wrong
@@ -68,7 +80,7 @@ class ImageSource:
         self.name = name or str(path)
         self.warnings: list[str] = []
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(path, formats=_formats()) as image:
                 pixels = _to_rgb(_upright(image))
                 pages = _pages(image)
         except Image.DecompressionBombError as error:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from videogender.dataset import Entry
+from videogender.dataset import Entry, read_picture
 from videogender.errors import TrainingError
-from videogender.evaluation.labelled import read_picture
 from videogender.network.heads import FEMALE, MALE
 
 UNKNOWN_GENDER = -1

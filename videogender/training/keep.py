@@ -25,6 +25,7 @@ from videogender.training.digest import digest_of
 from videogender.training.ranges import ranges_in
 from videogender.training.run_folder import RunFolder
 
+HARDLY = 0.1  # of the second stage's weight: a first stage's that is less counts as none
 CHOSEN_BY = "chosen_by"  # metadata of the best weights: `digest_of` the validation data
 
 __all__ = ["Keeper"]
@@ -102,7 +103,10 @@ class Keeper:
         return found, temperature
 
     def _fit_mix(self, network: AnchorNetwork) -> None:
-        """Fit how the gender log-odds of both stages are added; few answers leave it as it is."""
+        """Fit how the gender log-odds of both stages are added; few answers leave it as it is.
+
+        Where those of the first stage would hardly count, they do not.
+        """
         stage, odds = network.second_stage, []
         assert stage is not None
         as_it_was = stage.gender_mix.clone()
@@ -113,7 +117,11 @@ class Keeper:
             odds.append(np.log(female / (1 - female)))
         stage.gender_mix.copy_(as_it_was)
         first, second = odds
-        if mix := fit_gender_mix(first, second, answers.is_female):
+        mix = fit_gender_mix(first, second, answers.is_female)
+        if mix and mix[0] < HARDLY * mix[1]:
+            # what has no weight is not asked for, which takes a twentieth less time a frame
+            mix = fit_gender_mix(np.zeros_like(first), second, answers.is_female)
+        if mix:
             stage.gender_mix.copy_(torch.tensor(mix))
 
     def _stored(self) -> tuple[float, str]:

@@ -225,8 +225,8 @@ def train(
             work(0, None, stop)
         else:
             _fork(work, world, stop)
-    if stop.asked:
-        raise KeyboardInterrupt
+        if stop.asked:
+            raise KeyboardInterrupt
     return folder.best if validation else folder.last
 
 

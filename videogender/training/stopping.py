@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
+
+from videogender.signals import Stopped, handling
 
 __all__ = ["StopRequest", "Stopwatch"]
 
@@ -18,19 +19,20 @@ __all__ = ["StopRequest", "Stopwatch"]
 class StopRequest:
     """Remembers SIGINT and SIGTERM while it is entered; forks inherit that.
 
+    A KeyboardInterrupt that leaves it becomes a `Stopped`, which tells the signal.
+
     Attributes:
         asked: whether one came.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._number: int = signal.SIGINT  # also where another process has heard it
         self._interruptible = False
-        self._before: dict[int, Any] = {}
+        self._handling = handling((signal.SIGINT, signal.SIGTERM), self._ask)
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+        self._handling.__enter__()
         return self
 
     def __exit__(
@@ -39,11 +41,13 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.__exit__(None, None, None)
+        if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):
+            raise Stopped(self._number) from error
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        if not self.asked:
+            self.asked, self._number = True, number
         if self._interruptible:
             raise KeyboardInterrupt
 
