@@ -15,6 +15,7 @@ from torch import Tensor
 
 from videogender import Detector
 from videogender.config import DetectSettings
+from videogender.detector import PROPOSED_FROM
 from videogender.errors import OutputError
 from videogender.finetuning import bank as bank_module
 from videogender.finetuning.bank import Bank, BankWriter
@@ -234,7 +235,8 @@ def test_judging_says_what_annotate_says(tmp_path: Path) -> None:
     found = np.exp(answers.tempered(float(metadata["temperature"])).log_probabilities)[:, 0]
     detector = Detector(
         copy.deepcopy(network),
-        DetectSettings(precision="fp32"),
+        # what the anchors propose where a second stage has the last word
+        DetectSettings(precision="fp32", face_threshold=PROPOSED_FROM),
         CPU,
         float(metadata["temperature"]),
     )

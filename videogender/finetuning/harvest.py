@@ -134,7 +134,8 @@ def _candidates(
 
 def most_prominent(boxes: Tensor, scores: Tensor) -> int:
     """Return which box [N, 4] a portrait is of: large and surely a face."""
-    return int((scores * area(boxes).sqrt()).argmax())
+    # squared: anchors alone take some large things that are no faces for half a face
+    return int((scores.square() * area(boxes).sqrt()).argmax())
 
 
 def _find_missing(
