@@ -126,8 +126,12 @@ def test_sigterm_to_all_processes_of_jobs(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 143, err
     held = re.findall(r"^warning: interrupted: (.)\.annotated\.mp4 holds the", err, re.M)
-    assert held == ["a", "b"], err
-    assert names(tmp_path) == [*("a.annotated.mp4", "a.mp4", "b.annotated.mp4", "b.mp4", "c.mp4")]
+    # on a busy machine one of them may not have seen anything by then, and says so
+    lost = re.findall(r"^warning: interrupted: nothing was kept of (.)\.mp4", err, re.M)
+    assert held, err
+    assert sorted(held + lost) == ["a", "b"], err
+    copies = [f"{name}.annotated.mp4" for name in held]
+    assert names(tmp_path) == sorted(["a.mp4", "b.mp4", "c.mp4", *copies])
 
 
 # --- Ctrl-C again -----------------------------------------------------------------------------
