@@ -103,6 +103,26 @@ def pending(folder: Path) -> int:
     return len(list(folder.glob(".videogender-*.mp4")))
 
 
+def stopped(
+    process: subprocess.Popen[str],
+    folder: Path,
+    at_work: int,
+    stop: Callable[[], object],
+    *,
+    after: float,
+    within: float = 60,
+) -> str:
+    """Stop a run some seconds after so many of its inputs are at work; return what stderr says."""
+    try:
+        wait_for(lambda: pending(folder) >= at_work)
+        time.sleep(after)
+        stop()
+        _, err = process.communicate(timeout=within)
+    finally:
+        process.kill()
+    return err
+
+
 # --- data -------------------------------------------------------------------------------------
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from squares import write_video
-from test_jobs import HERE, names, pending, run, start, wait_for
+from test_jobs import HERE, names, run, start, stopped
 from test_jobs_parts import show_the_same
 
 from videogender.annotation import annotate
@@ -73,13 +72,8 @@ def test_sigterm_is_not_left_to_ray(tmp_path: Path) -> None:
         "SQUARES_DELAY": "0.1",
     }
     process = start("a.mp4", "b.mp4", "--engine", "ray", "-j", "2", cwd=tmp_path, env=env)
-    try:
-        wait_for(lambda: pending(tmp_path) == 2)
-        time.sleep(2.0)  # of about 10 s in all
-        process.terminate()
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
+    # of about 10 s in all
+    err = stopped(process, tmp_path, 2, process.terminate, after=2.0, within=120)
     assert process.returncode == 143, err
     assert names(tmp_path) == ["a.annotated.mp4", "a.mp4", "b.annotated.mp4", "b.mp4"]
 
