@@ -61,6 +61,21 @@ def shipped() -> AnchorNetwork:
     return network
 
 
+def test_weights_are_packed_once_however_many_pictures_there_are(shipped: AnchorNetwork) -> None:
+    made = quantize(shipped, shipped.ranges, MEAN, torch.float32)
+    assert made is not None
+    stage = made[1]
+    assert stage is not None
+    crops = torch.randint(0, 256, (5, 80, 80, 3), dtype=torch.uint8, generator=generator())
+    with torch.inference_mode():
+        alone, together = stage(crops[:2]), stage(crops)
+    for ours, theirs in zip(alone, together, strict=True):
+        torch.testing.assert_close(ours, theirs[:2], atol=1e-4, rtol=1e-4)
+    packed = [len(m._packed) for m in stage.modules() if isinstance(m, QuantizedConv)]
+    assert packed
+    assert set(packed) == {1}
+
+
 # --- a convolution --------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from videogender.network.second_stage import (
     proposal_in_crop,
     refined_boxes,
 )
+from videogender.training import keep
 from videogender.training.candidates import Candidates, faces_of, proposals_of
 from videogender.training.closeups import CloseUpPools, blended, plan_closeups
 from videogender.training.data import ImageStore
@@ -337,6 +339,29 @@ def test_a_mix_of_genders_favours_neither() -> None:
     assert fit_gender_mix(odds[:40], odds[:40], women[:40]) is None
     assert fit_gender_mix(odds, odds, np.ones(4000, bool)) is None
     assert fit_gender_mix(odds, np.full(4000, np.nan), women) is None
+
+
+@pytest.mark.parametrize(("says", "counts"), [(1.5, True), (0.0, False)])
+def test_a_first_stage_that_hardly_counts_is_left_out_of_the_mix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: float, counts: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    women = rng.random(4000) < 0.5
+    side = np.where(women, 1.0, -1.0)
+    first, second = (side * strength + rng.normal(0, 1, 4000) for strength in (says, 1.5))
+
+    def answers(network: Lite, *_: object) -> SimpleNamespace:
+        assert network.second_stage is not None
+        odds = first if network.second_stage.gender_mix[0] else second
+        return SimpleNamespace(female=1 / (1 + np.exp(-odds)), is_female=women)
+
+    monkeypatch.setattr(keep, "gender_answers", answers)
+    network = Lite()
+    network.second_stage = SecondStage()
+    Keeper(RunFolder(tmp_path), ValidationData([], []), torch.device("cpu"), {})._fit_mix(network)
+    old, new, _ = network.second_stage.gender_mix.tolist()
+    assert (old != 0) is counts
+    assert new == pytest.approx(3, abs=0.3)
 
 
 # --- who is drawn how often -----------------------------------------------------------------------
