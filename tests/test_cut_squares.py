@@ -41,36 +41,41 @@ def averaged(plane: NDArray[np.uint8], left: int, top: int, side: int, fill: int
 
 @pytest.mark.parametrize("side", [12, 20, 27, 40, 66, 90, 400])
 def test_squares_are_averages_of_what_they_show(way: str, side: int) -> None:
-    planes = [waves(120, 160, 1), waves(120, 160, 2)]
     squares = np.array([[30, 10, side], [-6, 50, side], [100, 90, side]])
     fill = np.array([10, 200, 90], np.uint8)
-    cuts = cut_squares(planes, squares, SIDE, fill)
-    assert cuts.shape == (3, 3, SIDE, SIDE)
+    whole = waves(120, 160, 3)
+    cuts = cut_squares(whole, squares, SIDE, fill)
+    assert cuts.shape == (3, SIDE, SIDE, 3)
     assert cuts.dtype == np.uint8
-    whole = np.concatenate(planes, 2)
     for cut, (left, top, length) in zip(cuts, squares.tolist(), strict=True):
         for channel in range(3):
             wanted = averaged(whole[..., channel], left, top, length, int(fill[channel]))
-            off = np.abs(cut[channel] - wanted)
+            off = np.abs(cut[..., channel] - wanted)
             # edges towards the fill are sharp, and fall between pixels
             assert np.median(off) <= 2
             assert off.mean() < 8
 
 
+def test_one_plane_is_cut_as_a_channel_of_several(way: str) -> None:
+    whole, squares = waves(120, 160, 2), np.array([[30, 10, 20], [-6, 50, 33], [100, 90, 90]])
+    both = cut_squares(whole, squares, SIDE, np.array([10, 200], np.uint8))
+    for channel, fill in enumerate((10, 200)):
+        plane = np.ascontiguousarray(whole[..., channel])
+        alone = cut_squares(plane, squares, SIDE, fill)
+        np.testing.assert_allclose(alone.astype(int), both[..., channel], atol=1)
+
+
 def test_a_square_outside_is_filled(way: str) -> None:
-    [cut] = cut_squares(
-        [waves(50, 50, 1)], np.array([[200, -90, 40]]), SIDE, np.array([7], np.uint8)
-    )
+    [cut] = cut_squares(waves(50, 50, 1), np.array([[200, -90, 40]]), SIDE, 7)
     assert (cut == 7).all()
 
 
 def test_views_that_run_backwards_are_cut_as_they_read(way: str) -> None:
-    plane = waves(60, 80, 1)
-    squares, fill = np.array([[10, 8, 44]]), np.zeros(1, np.uint8)
+    plane, squares = waves(60, 80, 1)[..., 0], np.array([[10, 8, 44]])
     turned = plane[::-1, ::-1].swapaxes(0, 1)
     np.testing.assert_array_equal(
-        cut_squares([turned], squares, SIDE, fill),
-        cut_squares([np.ascontiguousarray(turned)], squares, SIDE, fill),
+        cut_squares(turned, squares, SIDE, 0),
+        cut_squares(np.ascontiguousarray(turned), squares, SIDE, 0),
     )
 
 

@@ -308,6 +308,18 @@ def test_a_cover_picture_stays_behind_where_faces_are_hidden(tmp_path: Path) -> 
         assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
+def test_sound_stays_behind_where_that_is_wished(tmp_path: Path) -> None:
+    from squares import SquareDetector
+
+    path = make_video(tmp_path / "a.mp4", Clip(cover=True, sounds=[Sound()]))
+    silent = with_overrides(Settings(), {"video.sound": False})
+    [done] = annotate(path, detector=SquareDetector(), settings=silent)
+    assert done.warnings == ()
+    assert done.output is not None
+    with av.open(str(done.output)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "video"]  # the cover
+
+
 @pytest.mark.parametrize("place", ["location", "com.apple.quicktime.location.ISO6709"])
 def test_tags_tell_no_place_where_faces_are_hidden(tmp_path: Path, place: str) -> None:
     from squares import SquareDetector

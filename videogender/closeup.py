@@ -141,7 +141,7 @@ def sharpest_crops(
     from_source &= grow[:, 0] > 1
     grow[~from_source] = 1.0
     squares = _squares(boxes * grow, share, np.where(from_source, 2, 1))
-    crops = np.empty((len(boxes), 3, side_px, side_px), np.uint8).transpose(0, 2, 3, 1)
+    crops = np.empty((len(boxes), side_px, side_px, 3), np.uint8)
     where = image * 2 + from_source
     for each in np.unique(where).tolist():
         rows, index = where == each, each // 2

@@ -154,6 +154,7 @@ class VideoSettings:
     codec: str = setting("libx264", "FFmpeg's name of the video encoder")
     crf: int = setting(20, "quality of the video: lower is better and larger", least=0, most=63)
     preset: str = setting("veryfast", "the encoder's trade of speed for size")
+    sound: bool = setting(True, "take the sound along; voices, too, tell who speaks")
 
 
 @dataclass(frozen=True, slots=True)

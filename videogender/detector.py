@@ -47,7 +47,7 @@ MOST_WORKERS = 4
 PROPOSED_FROM = 0.06
 
 # Taps, image index [K] and anchor index [K] to logits [K, C].
-Asked = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
+Asked = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
 __all__ = ["Detector", "padded_hw"]
 
@@ -401,13 +401,14 @@ class Detector:
         height, width = padded_hw
         dtype = torch.uint8 if self.takes_pixels else self.dtype
         out = torch.empty(len(batch), height, width, 3, device=self.device, dtype=dtype)
+        mean = self._mean_of(width).view(width, 3)
         for row, image in zip(out, batch, strict=True):
             h, w = image.shape[:2]
             # torch refuses to look at read-only memory without a warning; copies are rare here
             pixels = torch.from_numpy(image if image.flags.writeable else image.copy())
             row[:h, :w].copy_(pixels, non_blocking=True)
-            row[h:] = self._mean_rgb
-            row[:h, w:] = self._mean_rgb
+            row[h:] = mean
+            row[:h, w:] = mean[w:]
         return (out if self.takes_pixels else self._less_mean(out)).permute(0, 3, 1, 2)
 
     def _less_mean(self, pixels: Tensor) -> Tensor:
@@ -415,12 +416,14 @@ class Detector:
 
         They have to lie in memory as their shape says.
         """
-        across = pixels.shape[2] * 3
-        if len(self._mean_row) < across:
-            self._mean_row = self._mean_rgb.to(self.dtype).repeat(pixels.shape[2])
-        # a whole row at a time: three numbers at a time are slow to subtract
-        pixels.view(*pixels.shape[:2], across).sub_(self._mean_row[:across])
+        pixels.view(*pixels.shape[:2], -1).sub_(self._mean_of(pixels.shape[2]))
         return pixels
+
+    def _mean_of(self, width: int) -> Tensor:
+        """Return a row of pixels that have the mean, [3 width]: single ones are slow to handle."""
+        if len(self._mean_row) < width * 3:
+            self._mean_row = self._mean_rgb.to(self.dtype).repeat(width)
+        return self._mean_row[: width * 3]
 
 
 def padded_hw(image: NDArray[np.uint8]) -> tuple[int, int]:

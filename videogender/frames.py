@@ -52,8 +52,7 @@ class Picture(Protocol):
             side_px: width and height of the result.
 
         Returns:
-            uint8 [K, side_px, side_px, 3] **RGB**, in memory a colour after the other; `MEAN_RGB`
-            where there is no picture.
+            uint8 [K, side_px, side_px, 3] **RGB**; `MEAN_RGB` where there is no picture.
         """
 
 
@@ -95,8 +94,7 @@ class RgbPicture:
 
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         """Return squares cut out of the array; see `Picture.squares_rgb`."""
-        mean = np.array(MEAN_RGB, np.uint8)
-        return cut_squares([self.array], squares, side_px, mean).transpose(0, 2, 3, 1)
+        return cut_squares(self.array, squares, side_px, np.array(MEAN_RGB, np.uint8))
 
 
 def as_picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:

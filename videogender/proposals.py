@@ -208,11 +208,9 @@ def _opinion(
         SIDE_PX,
         FACE_PX,
     )
-    cuts[:mirrored] = cuts[:mirrored, :, ::-1]
-    opinions = [
-        judge(torch.from_numpy(cuts[start : start + MOST_CUTS]).to(proposals.boxes.device))
-        for start in range(0, len(cuts), MOST_CUTS)
-    ]
+    pixels = torch.from_numpy(cuts)
+    pixels[:mirrored] = pixels[:mirrored].flip(2)
+    opinions = [judge(part.to(proposals.boxes.device)) for part in torch.split(pixels, MOST_CUTS)]
     face, deltas, gender = (torch.cat(part).float() for part in zip(*opinions, strict=True))
     deltas[:mirrored, 0].neg_()
     boxes = refined_boxes(deltas, torch.from_numpy(middle).to(deltas.device))

@@ -259,6 +259,10 @@ def annotate(
     codec: Annotated[str | None, setting("video.codec", ENCODING)] = None,
     crf: Annotated[int | None, setting("video.crf", ENCODING)] = None,
     preset: Annotated[str | None, setting("video.preset", ENCODING)] = None,
+    sound: Annotated[
+        bool | None,
+        other("--sound/--no-sound", panel=ENCODING, help="Take the sound along, or not."),
+    ] = None,
 ) -> int:
     """Find the faces of videos and images and label them female, male or unsure.
 
@@ -314,6 +318,7 @@ def annotate(
             "video.codec": codec,
             "video.crf": crf,
             "video.preset": preset,
+            "video.sound": sound,
             "zones.zone": zone or None,
             "zones.line": line or None,
             "report.thumbnails": thumbnails,

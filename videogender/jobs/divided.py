@@ -265,8 +265,14 @@ class _Video:
                 take,
             )
             drawn = [DrawnPart(part, zeros[number]) for number, part in enumerate(places)]
-            blur = self._setup.settings.render.blur
-            join(drawn, place, source, anonymous=blur)
+            settings = self._setup.settings
+            join(
+                drawn,
+                place,
+                source,
+                anonymous=settings.render.blur,
+                sound=settings.video.sound,
+            )
 
 
 def _across(before: Glance, after: Glance) -> None:

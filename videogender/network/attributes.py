@@ -18,24 +18,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from videogender.network.anchors import SIZE_IN_STRIDES, STRIDES
-from videogender.network.heads import AnchorNetwork, logits_at
+from videogender.network.heads import AnchorNetwork, TowerStart, logits_at, tower_end
 
 __all__ = ["FORMS", "AttributeHeads", "Form", "Head", "LinearClassifier", "RefeedHead"]
 
 Form = Literal["linear", "tower"]
 FORMS: tuple[Form, ...] = get_args(Form)
-
-TOWER_HIDDEN, TOWER_SHARED = 64, 128  # as in lite's gender tower
-
-
-def _tower_end(hidden: int, classes: int) -> nn.Sequential:
-    """Return what follows a tower's first 3×3 convolution: 3×3 and 1×1."""
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(hidden, TOWER_SHARED, 3),
-        nn.ReLU(),
-        nn.Conv2d(TOWER_SHARED, classes, 1),
-    )
 
 
 class AttributeHeads(nn.Module):
@@ -48,23 +36,20 @@ class AttributeHeads(nn.Module):
         tap_channels: channels of each level's map, finest first (`AnchorNetwork.tap_channels`).
         classes: C, 2 or more.
         form: `linear` is one 3×3 convolution a level, as the seed's gender head (radius 1);
-            `tower` is a 3×3 a level, then 3×3 and 1×1 shared by all levels (radius 2).
-        hidden: channels between a tower's first and second layer.
+            `tower` is a 1×1 a level, then two 3×3 and a 1×1 shared by all levels (radius 2), as
+            in lite's gender tower.
     """
 
-    def __init__(
-        self,
-        tap_channels: Sequence[int],
-        classes: int,
-        form: Form = "tower",
-        hidden: int = TOWER_HIDDEN,
-    ) -> None:
+    def __init__(self, tap_channels: Sequence[int], classes: int, form: Form = "tower") -> None:
         super().__init__()
         self.classes, self.form = classes, form
-        self.radius = 1 if form == "linear" else 2
-        first = classes if form == "linear" else hidden
-        self.levels = nn.ModuleList(nn.Conv2d(channels, first, 3) for channels in tap_channels)
-        self.shared = nn.Sequential() if form == "linear" else _tower_end(hidden, classes)
+        if form == "linear":
+            self.radius, self.shared = 1, nn.Sequential()
+            levels = [nn.Conv2d(channels, classes, 3) for channels in tap_channels]
+        else:
+            self.radius, self.shared = TowerStart.radius, tower_end(classes)
+            levels = [TowerStart(channels) for channels in tap_channels]
+        self.levels = nn.ModuleList(levels)
 
     @classmethod
     def beside(
@@ -95,7 +80,7 @@ class AttributeHeads(nn.Module):
             mine.weight.copy_(face.weight[-1:].expand_as(mine.weight))
             mine.bias.copy_(face.bias[-1:].expand_as(mine.bias))
         if self.form == "tower":
-            _copy_if_alike(self.shared[1], _second_of_tower(network))
+            _copy_shared(self.shared, network)
 
     def at_level(self, level: int, padded: Tensor) -> Tensor:
         """Run one level without padding: [N, C_level, h, w] to [N, C, h − 2r, w − 2r].
@@ -107,7 +92,7 @@ class AttributeHeads(nn.Module):
         return out
 
     def forward(
-        self, features: tuple[Tensor, ...], image_index: Tensor, anchor_index: Tensor
+        self, features: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor
     ) -> Tensor:
         """Return logits at chosen anchors only.
 
@@ -122,7 +107,7 @@ class AttributeHeads(nn.Module):
         radii = [self.radius] * len(features)
         return logits_at(features, image_index, anchor_index, self.classes, radii, self.at_level)
 
-    def maps(self, features: tuple[Tensor, ...]) -> Tensor:
+    def maps(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits [B, A, C] of every anchor, by sweeping whole maps."""
         swept = []
         for level, feature in enumerate(features):
@@ -174,7 +159,7 @@ class LinearClassifier(nn.Module):
         """How many classes it tells apart."""
         return self.linear.out_features
 
-    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits [B, C] from the taps of 256×256 pictures; only the last tap is read."""
         out: Tensor = self.linear(features[self.level].flatten(1))
         return out
@@ -192,19 +177,16 @@ class RefeedHead(nn.Module):
         channels: of the level's map.
         classes: C, 2 or more.
         level: index of the tap that is read, 0 to 5; 3 shows the face at 128 px, in a crop of 224.
-        hidden: channels between the first and the second layer.
     """
 
-    radius = 2
+    radius = TowerStart.radius
     crop_in_strides = 7
 
-    def __init__(
-        self, channels: int, classes: int, level: int = 3, hidden: int = TOWER_HIDDEN
-    ) -> None:
+    def __init__(self, channels: int, classes: int, level: int = 3) -> None:
         super().__init__()
         self.classes, self.level = classes, level
-        self.first = nn.Conv2d(channels, hidden, 3)
-        self.rest = _tower_end(hidden, classes)
+        self.first = TowerStart(channels)
+        self.rest = tower_end(classes)
 
     @classmethod
     def beside(cls, network: AnchorNetwork, classes: int, level: int = 3) -> RefeedHead:
@@ -212,7 +194,7 @@ class RefeedHead(nn.Module):
         head = cls(network.tap_channels[level], classes, level)
         with torch.no_grad():
             _copy_if_alike(head.first, getattr(network, f"{network.taps[level]}_gender", None))
-            _copy_if_alike(head.rest[1], _second_of_tower(network))
+            _copy_shared(head.rest, network)
         return head.to(network.input_convolution.weight.device)
 
     @property
@@ -225,7 +207,7 @@ class RefeedHead(nn.Module):
         """Side of the crop that is fed to the network."""
         return self.crop_in_strides * STRIDES[self.level]
 
-    def centre(self, features: tuple[Tensor, ...]) -> Tensor:
+    def centre(self, features: Sequence[Tensor]) -> Tensor:
         """Cut what the head reads, [B, C_level, 5, 5], out of the taps of crops."""
         feature = features[self.level]
         side = 2 * self.radius + 1
@@ -237,7 +219,7 @@ class RefeedHead(nn.Module):
         out: Tensor = self.rest(self.first(patches)).flatten(1)
         return out
 
-    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits [B, C] from the taps of crops of `side_px`."""
         return self.at_centre(self.centre(features))
 
@@ -245,10 +227,12 @@ class RefeedHead(nn.Module):
 Head = AttributeHeads | LinearClassifier | RefeedHead
 
 
-def _second_of_tower(network: AnchorNetwork) -> nn.Module | None:
-    """Return the 3×3 convolution that the levels of a gender tower share, if there is one."""
+def _copy_shared(end: nn.Sequential, network: AnchorNetwork) -> None:
+    """Copy the 3×3 layers that the levels of a gender tower share, if there is one."""
     shared = getattr(network, "gender_shared", None)
-    return shared[1] if isinstance(shared, nn.Sequential) else None
+    if isinstance(shared, nn.Sequential):
+        for mine, theirs in zip(list(end)[:-1], list(shared)[:-1], strict=True):
+            _copy_if_alike(mine, theirs)
 
 
 def _copy_if_alike(to: nn.Module, source: nn.Module | None) -> None:

@@ -23,9 +23,9 @@ from videogender.network.second_stage import SecondStage
 FEMALE, MALE = 0, 1
 VOTES = 2  # best anchors of a face that answer together
 BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
-TOWER_HIDDEN, TOWER_SHARED = 64, 128  # channels between the layers of a gender tower
+TOWER_CHANNELS = (32, 32, 64)  # between the layers of a tower
 
-# `linear` is the seed's head, one 3×3 convolution a level; `tower` has two more layers on it
+# `linear` is the seed's head, one 3×3 convolution a level; `tower` has three more layers
 GenderForm = Literal["linear", "tower"]
 GENDER_FORMS: tuple[GenderForm, ...] = get_args(GenderForm)
 
@@ -36,8 +36,9 @@ __all__ = [
     "AnchorNetwork",
     "GenderConv",
     "GenderForm",
-    "GenderTower",
     "Predictions",
+    "TowerStart",
+    "tower_end",
 ]
 
 
@@ -48,13 +49,14 @@ class Predictions:
     Attributes:
         face_logits: [B, A], log-odds that the anchor holds a face.
         box_deltas: [B, A, 4], regression outputs for `boxes.decode`.
-        features: the taps, [B, C, H, W] each, finest first; `gender_logits` reads them.
+        features: the taps, [B, C, H, W] each, finest first; `gender_logits` reads them. What
+            computes in integers makes them only when they are read.
         anchors: [A, 3], centre x, centre y and size in input pixels.
     """
 
     face_logits: Tensor
     box_deltas: Tensor
-    features: tuple[Tensor, ...]
+    features: Sequence[Tensor]
     anchors: Tensor
 
 
@@ -77,13 +79,26 @@ class GenderConv(nn.Conv2d):
             self.bias.copy_(conf.bias[-1:].repeat(2))
 
 
-class GenderTower(nn.Conv2d):
-    """First layer of a level's gender tower; what follows is shared by all levels."""
+class TowerStart(nn.Conv2d):
+    """First layer of a tower at a level; `tower_end` follows, shared by all levels."""
 
-    radius = 2  # 3×3 here and 3×3 in the shared part: five cells, the face and its hair
+    radius = 2  # twice 3×3 in the shared part: five cells, the face and its hair
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, TOWER_HIDDEN, kernel_size=3)
+        super().__init__(channels, TOWER_CHANNELS[0], kernel_size=1)
+
+
+def tower_end(classes: int) -> nn.Sequential:
+    """Return what follows a tower's first layer: twice 3×3, then 1×1 to so many classes."""
+    first, second, third = TOWER_CHANNELS
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(first, second, 3),
+        nn.ReLU(),
+        nn.Conv2d(second, third, 3),
+        nn.ReLU(),
+        nn.Conv2d(third, classes, 1),
+    )
 
 
 class AnchorNetwork(nn.Module):
@@ -127,8 +142,8 @@ class AnchorNetwork(nn.Module):
     def add_gender_heads(self, form: GenderForm | None = None) -> None:
         """Add a gender head beside each face head, in place of those that are there.
 
-        Linear heads start from the face heads' weights. A tower starts at random: 3×3 a level, then
-        3×3 and 1×1 shared by all levels.
+        Linear heads start from the face heads' weights. A tower starts at random: 1×1 a level, then
+        3×3, 3×3 and 1×1 shared by all levels.
 
         Args:
             form: None takes the model's own.
@@ -138,17 +153,13 @@ class AnchorNetwork(nn.Module):
             del self.gender_shared
         for tap, channels in zip(self.taps, self.tap_channels, strict=True):
             conf: nn.Conv2d = getattr(self, f"{tap}_mbox_conf")
-            head: nn.Conv2d = GenderTower(channels) if form == "tower" else GenderConv(channels)
+            head: nn.Conv2d = TowerStart(channels) if form == "tower" else GenderConv(channels)
             if isinstance(head, GenderConv):
                 head.start_from_face(conf)
             setattr(self, f"{tap}_gender", head.to(conf.weight.device, conf.weight.dtype))
         if form == "tower":
-            self.gender_shared = nn.Sequential(
-                nn.ReLU(),
-                nn.Conv2d(TOWER_HIDDEN, TOWER_SHARED, 3),
-                nn.ReLU(),
-                nn.Conv2d(TOWER_SHARED, 2, 1),
-            ).to(conf.weight.device, conf.weight.dtype)
+            shared = tower_end(2)
+            self.gender_shared = shared.to(conf.weight.device, conf.weight.dtype)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps [B, C, H, W] of an input [B, 3, H, W], finest first."""
@@ -181,7 +192,7 @@ class AnchorNetwork(nn.Module):
         bias = torch.cat([conf.bias, loc.bias])  # type: ignore[list-item]
         return torch.cat([conf.weight, loc.weight]), bias
 
-    def predictions(self, features: tuple[Tensor, ...], outs: Sequence[Tensor]) -> Predictions:
+    def predictions(self, features: Sequence[Tensor], outs: Sequence[Tensor]) -> Predictions:
         """Read the outputs [B, classes + 4, H, W] of the levels' face and box heads."""
         logits, deltas = [], []
         for level, out in enumerate(outs):
@@ -192,7 +203,7 @@ class AnchorNetwork(nn.Module):
             torch.cat(logits, 1),
             torch.cat(deltas, 1),
             features,
-            anchors_for(grids_of(features), self.strides, features[0].device),
+            anchors_for(grids_of(outs), self.strides, outs[0].device),
         )
 
     def gender_at_level(self, level: int, padded: Tensor) -> Tensor:
@@ -205,7 +216,7 @@ class AnchorNetwork(nn.Module):
         return int(getattr(self, f"{self.taps[level]}_gender").radius)
 
     def gender_logits(
-        self, features: tuple[Tensor, ...], image_index: Tensor, anchor_index: Tensor
+        self, features: Sequence[Tensor], image_index: Tensor, anchor_index: Tensor
     ) -> Tensor:
         """Return gender logits at chosen anchors only.
 
@@ -220,7 +231,7 @@ class AnchorNetwork(nn.Module):
         radii = [self.gender_radius(level) for level in range(len(features))]
         return logits_at(features, image_index, anchor_index, 2, radii, self.gender_at_level)
 
-    def gender_maps(self, features: tuple[Tensor, ...]) -> Tensor:
+    def gender_maps(self, features: Sequence[Tensor]) -> Tensor:
         """Return gender logits [B, A, 2] of every anchor, by sweeping whole maps."""
         maps = []
         for level, feature in enumerate(features):

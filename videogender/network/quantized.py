@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,29 @@ class Levels(NamedTuple):
         """Return the values that it stands for."""
         found = self.values.to(dtype)
         return (found.sub_(self.zero) if self.zero else found).mul_(self.scale)
+
+
+class _Decoded(Sequence[Tensor]):
+    """The values that some maps stand for, each made when it is first read."""
+
+    def __init__(self, maps: Sequence[Levels], dtype: torch.dtype) -> None:
+        self._maps, self._dtype = maps, dtype
+        self._made: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        if index not in self._made:
+            self._made[index] = self._maps[index].decoded(self._dtype)
+        return self._made[index]
 
 
 class QuantizedConv(nn.Module):
@@ -160,7 +183,7 @@ class QuantizedNetwork(nn.Module):
         """Return what `AnchorNetwork.forward` returns."""
         taps: Any = self.inner.features(Levels(pixels, 1.0, PIXEL_ZERO))  # type: ignore[arg-type]
         outs = [head.answer(tap) for head, tap in zip(self._heads, taps, strict=True)]
-        return self.inner.predictions(tuple(tap.decoded(self._dtype) for tap in taps), outs)
+        return self.inner.predictions(_Decoded(taps, self._dtype), outs)
 
 
 class QuantizedStage(nn.Module):

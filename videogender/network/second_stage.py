@@ -81,8 +81,10 @@ class SecondStage(nn.Module):
             ConvUnit(32, 32, 3),
             ConvUnit(32, 64, 3, stride=2),
             Residual(64),
+            Residual(64),
             ConvUnit(64, 128, 3, stride=2),
             ConvUnit(128, 128, 3),
+            Residual(128),
             ConvUnit(128, 32, 1),
         )
         self.shared = nn.Linear(32 * GRID * GRID, 128)

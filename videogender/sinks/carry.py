@@ -81,7 +81,12 @@ class Carrier:
     """
 
     def __init__(
-        self, source: VideoSource, output: OutputContainer, *, anonymous: bool = False
+        self,
+        source: VideoSource,
+        output: OutputContainer,
+        *,
+        anonymous: bool = False,
+        sound: bool = True,
     ) -> None:
         """Declare the streams that go along; `output` must not have its header yet.
 
@@ -90,13 +95,14 @@ class Carrier:
             output: where it goes.
             anonymous: leave behind what gives people away who shall be hidden: cover pictures, and
                 tags that tell the place.
+            sound: False leaves that behind, too.
 
         Raises:
             SourceError: the source has gone in the meantime.
         """
         self._source = source
         self._output = output
-        self._anonymous = anonymous
+        self._anonymous, self._sound = anonymous, sound
         self._zero, self._end = source.zero_seconds, source.end_seconds
         self._input = open_input(source.path, source.name)
         self._routes: dict[int, _Route] = {}
@@ -112,7 +118,7 @@ class Carrier:
                     source.warnings.append(
                         f"{source.name}: its cover picture was left out, as it may show faces"
                     )
-                elif not own and not self._is_chapter_text(stream):
+                elif not (own or self._is_unwanted(stream)):
                     left.append(_describe(stream))
         if left:
             what = ", ".join(dict.fromkeys(left))
@@ -194,6 +200,8 @@ class Carrier:
                 out.disposition = stream.disposition
                 return _Cover(out)
             if isinstance(stream, AudioStream):
+                if not self._sound:
+                    return None
                 if stream.rate <= 0 or stream.channels <= 0:
                     return None  # announced, but nothing of it came
                 if stream.codec_context.extradata_size < _LEAST_EXTRADATA.get(codec, 0):
@@ -223,11 +231,15 @@ class Carrier:
         out.disposition = stream.disposition
         out.metadata.update({k: v for k, v in stream.metadata.items() if k in _STREAM_TAGS})
 
-    def _is_chapter_text(self, stream: Stream) -> bool:
-        """Tell whether a stream only repeats the chapters, as MP4 files have it."""
-        return stream.type == "data" and getattr(stream, "name", None) == "bin_data" and bool(
-            self._input.chapters()
-        )  # fmt: skip
+    def _is_unwanted(self, stream: Stream) -> bool:
+        """Tell whether nobody will miss a stream.
+
+        Such are sound that shall stay behind, and text that repeats an MP4 file's chapters.
+        """
+        if isinstance(stream, AudioStream):
+            return not self._sound
+        is_text = stream.type == "data" and getattr(stream, "name", None) == "bin_data"
+        return is_text and bool(self._input.chapters())
 
     def _chapters(self) -> list[Any]:
         kept = []

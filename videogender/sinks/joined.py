@@ -30,7 +30,12 @@ class DrawnPart(NamedTuple):
 
 
 def join(
-    parts: Sequence[DrawnPart], target: Path, source: VideoSource, *, anonymous: bool = False
+    parts: Sequence[DrawnPart],
+    target: Path,
+    source: VideoSource,
+    *,
+    anonymous: bool = False,
+    sound: bool = True,
 ) -> None:
     """Write all parts as one file, with what the source holds besides its picture.
 
@@ -39,6 +44,7 @@ def join(
         target: of the MP4 file, which is overwritten.
         source: the whole span; warnings are added to it.
         anonymous: leave behind what gives people away; see `Carrier`.
+        sound: take it along.
 
     Raises:
         OutputError: the parts do not go together, or the file cannot be written.
@@ -54,7 +60,7 @@ def join(
             stream: Any = output.add_stream_from_template(first.streams.video[0])
             stream.time_base = first.streams.video[0].time_base
             head = first.streams.video[0].codec_context.extradata
-        carrier = Carrier(source, output, anonymous=anonymous)
+        carrier = Carrier(source, output, anonymous=anonymous, sound=sound)
         try:
             output.start_encoding()
             last: int | None = None

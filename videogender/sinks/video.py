@@ -91,7 +91,7 @@ class VideoSink:
         self._stream.codec_context.thread_count = threads
         self._carrier: Carrier | None = None
         if not picture_only:
-            self._carrier = Carrier(source, self._output, anonymous=anonymous)
+            self._carrier = Carrier(source, self._output, anonymous=anonymous, sound=settings.sound)
         try:
             with config_errors(settings):
                 self._stream.codec_context.open()

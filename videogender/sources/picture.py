@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -79,6 +80,19 @@ def rgb_of_yuv(matrix: str, *, full_range: bool) -> NDArray[np.float32]:
     offset = -weights @ np.array([black, 128, 128])
     found: NDArray[np.float32] = np.c_[weights, offset].astype(np.float32)
     return found
+
+
+def _converted(
+    planes: Sequence[NDArray[np.uint8]], matrix: str, full_range: bool
+) -> NDArray[np.uint8]:
+    """Return Y, Cb and Cr, uint8 [H, W] each, as RGB [H, W, 3]."""
+    to_rgb = rgb_of_yuv(matrix, full_range=full_range)
+    if planes[0].size and (cv2 := opencv()) is not None:
+        rgb: NDArray[np.uint8] = cv2.transform(cv2.merge(planes), to_rgb)
+        return rgb
+    exact = np.stack(planes, -1).astype(np.float32) @ to_rgb[:, :3].T
+    exact += to_rgb[:, 3] + 0.5
+    return exact.clip(0, 255, out=exact).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -277,14 +291,11 @@ class DecodedPicture:
         """
         bin_px = self._stored_wh[0] // max(1, wide)
         fits = bin_px >= 2 and (wide * bin_px, high * bin_px) == self._stored_wh
-        if not fits or not self._is_planar or (cv2 := opencv()) is None:
+        if not fits or not self._is_planar or opencv() is None:
             return None
         matrix, full_range = self._colours()
         planes = [binned(samples_of(plane), wide, high) for plane in self._frame.planes]
-        rgb: NDArray[np.uint8] = cv2.transform(
-            cv2.merge(planes), rgb_of_yuv(matrix, full_range=full_range)
-        )
-        return rgb
+        return _converted(planes, matrix, full_range)
 
     def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
         """Return the luma of some pixels; see `videogender.frames.Picture.brightness`."""
@@ -305,20 +316,15 @@ class DecodedPicture:
         if half or not self._is_planar:
             return RgbPicture(self.to_rgb()).squares_rgb(squares, side_px)
         matrix, full_range = self._colours()
-        fill = _mean_yuv(matrix, full_range)
-        luma, *chroma = (turned.turn(samples_of(plane))[..., None] for plane in frame.planes)
-        yuv = np.concatenate(
-            [
-                cut_squares([luma], squares, side_px, fill[:1]),
-                cut_squares(chroma, squares // 2, side_px, fill[1:]),
-            ],
-            1,
-        )
-        to_rgb = rgb_of_yuv(matrix, full_range=full_range)
-        rgb = to_rgb[:, :3] @ yuv.reshape(-1, 3, side_px * side_px).astype(np.float32)
-        rgb += to_rgb[:, 3:] + 0.5
-        whole = rgb.clip(0, 255, out=rgb).astype(np.uint8)
-        return whole.reshape(yuv.shape).transpose(0, 2, 3, 1)
+        luma, *chroma = (turned.turn(samples_of(plane)) for plane in frame.planes)
+        mean = _mean_yuv(matrix, full_range).tolist()
+        cuts = [cut_squares(luma, squares, side_px, mean[0])]
+        cuts += [
+            cut_squares(samples, squares // 2, side_px, fill)
+            for samples, fill in zip(chroma, mean[1:], strict=True)
+        ]
+        rows = [cut.reshape(-1, side_px) for cut in cuts]
+        return _converted(rows, matrix, full_range).reshape(-1, side_px, side_px, 3)
 
     def to_yuv420p(self) -> av.VideoFrame:
         """Return an upright 8-bit 4:2:0 frame of its own, free to be drawn on.
