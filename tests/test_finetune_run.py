@@ -193,7 +193,7 @@ def test_a_second_stage_is_weighed_against_new_heads(
         if not is_gender(key) and key != mix:
             assert before[key].numpy().tobytes() == after[key].numpy().tobytes(), key
     assert before[mix].tolist() == [0, 1, 0]
-    assert after[mix][0] > 0.5  # the heads learned the colours, the stage has random weights
+    assert after[mix][0] > 0.2  # the heads learned the colours, the stage has random weights
     detector = Detector.load(
         weights=best, device="cpu", settings=DetectSettings(face_threshold=0.4, precision="fp32")
     )
@@ -209,11 +209,34 @@ def test_a_second_stage_is_weighed_against_new_heads(
     assert results["before"]["accuracy"] < results["after"]["accuracy"]
 
 
-def test_few_answers_give_both_stages_an_equal_say(faces: Path, tmp_path: Path) -> None:
-    start = write_two_stages(tmp_path / "start.safetensors")
-    run(faces, start, tmp_path / "run", settings(epochs=1))  # ten faces to choose by
-    after = tensors(tmp_path / "run" / "best.safetensors")
-    assert after["second_stage.gender_mix"].tolist() == [0.5, 0.5, 0]
+def test_few_answers_leave_the_mix_about_as_it_was() -> None:
+    """Forty faces of which a first stage errs in a fifth more than the second; often, by chance,
+    a free fit of so few would follow the first."""
+    given, rng = (0.0, 1.4, 0.1), np.random.default_rng(0)
+    for _ in range(20):
+        labels = rng.permutation(np.arange(40) % 2)
+        sign = np.where(labels == 0, 1.0, -1.0)
+        odds, second = sign + rng.normal(0, 2, 40), 2 * sign + rng.normal(0, 2, 40)
+        heads = Answers(
+            np.c_[odds, np.zeros(40)], labels, np.ones(40), np.ones(40), np.arange(40)
+        )
+        mix = fitted_mix(heads, second.astype(np.float32), given)
+        np.testing.assert_allclose(mix, given, atol=0.6)
+    one_label = replace(heads, label=np.zeros(40, np.int64))
+    assert fitted_mix(one_label, second.astype(np.float32), given) == given
+
+
+def test_heads_that_no_epoch_betters_are_kept(faces: Path, lite: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good" / "best.safetensors"
+    run(faces, lite, good.parent, settings(epochs=20, batch=4, learning_rate=5e-3))
+    worse = settings(epochs=2, batch=4, learning_rate=5.0, head__start="weights")
+    results = run(faces, good, tmp_path / "run", worse)
+    assert results["best_epoch"] is None
+    assert results["notes"] == ["no epoch was better than the heads as they began, which were kept"]
+    before, after = tensors(good), tensors(tmp_path / "run" / "best.safetensors")
+    for key in before:
+        assert before[key].numpy().tobytes() == after[key].numpy().tobytes(), key
+    assert results["after"]["accuracy"] == results["before"]["accuracy"]
 
 
 def test_sizes_are_told_of_the_same_answers_each_face_once(faces: Path, tmp_path: Path) -> None:
@@ -249,7 +272,7 @@ def test_mixing_is_what_the_detector_does() -> None:
     many = Answers(
         np.c_[margins[:, 0], np.zeros(400)], labels, np.ones(400), np.ones(400), np.arange(400)
     )
-    old, new, _ = fitted_mix(many, margins[:, 1].astype(np.float32))
+    old, new, _ = fitted_mix(many, margins[:, 1].astype(np.float32), (0.0, 2.0, 0.0))
     assert abs(old) < 0.3
     assert 1.4 < new < 2.8  # two: the log-odds of two unit bells, two apart
 

@@ -85,7 +85,8 @@ class Loop:
         bank: features of all faces.
         labels: int64 [S], the class of each face of the bank.
         train: indices of the faces to learn from; those without features are left out.
-        val: indices to choose by; none keeps the last epoch.
+        val: indices to choose by, the learner as it was given among them, as epoch 0; none keeps
+            the last epoch.
         settings: schedule, batches, loss.
         rank, world: this process and how many there are (an initialised process group if over 1).
         epochs: the schedule's length, if not the settings'.
@@ -142,6 +143,8 @@ class Loop:
             KeyboardInterrupt: on a stop, once all is saved.
         """
         stop = stop or StopRequest()
+        if len(self.val) and self.state.best_score == -math.inf:
+            self.state.best_score, _ = self._judged()  # what was given is to be beaten
         while not self.finished:
             epoch = self.plan.epoch(self.state.epoch)
             before, began, first = self.state.seconds, time.monotonic(), self.state.position
@@ -219,12 +222,8 @@ class Loop:
         }
         score = 0.0
         if len(self.val):
-            answers = judge(self.learner, self.bank, self.labels, self.val)
-            loss, accuracy = log_loss(answers), balanced_accuracy(answers)
-            row |= {"val_loss": loss, "val_accuracy": accuracy}
-            # of equal accuracies, which few faces often give, the surer one is better
-            score = -loss if self.settings.choose_by == "loss" else accuracy - 1e-4 * loss
-            score = self._agreed(score)
+            score, figures = self._judged()
+            row |= figures
         row |= {"learning_rate": self._learning_rate(state.step - 1)}
         is_best = not len(self.val) or score > state.best_score
         if is_best:
@@ -237,6 +236,14 @@ class Loop:
         state.epoch, state.position = state.epoch + 1, 0
         state.loss = state.right = state.weight = state.seconds = 0.0
         return row, is_best
+
+    def _judged(self) -> tuple[float, dict[str, Any]]:
+        """Return how good the learner is by the faces to choose by, and its figures."""
+        answers = judge(self.learner, self.bank, self.labels, self.val)
+        loss, accuracy = log_loss(answers), balanced_accuracy(answers)
+        # of equal accuracies, which few faces often give, the surer one is better
+        score = -loss if self.settings.choose_by == "loss" else accuracy - 1e-4 * loss
+        return self._agreed(score), {"val_loss": loss, "val_accuracy": accuracy}
 
     def _agreed(self, score: float) -> float:
         """Let process 0 decide for all."""

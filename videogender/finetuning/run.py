@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.backends import cudnn
 
 from videogender.errors import ConfigError
+from videogender.evaluation.mixing import Mix
 from videogender.finetuning.bank import Bank
 from videogender.finetuning.board import Board
 from videogender.finetuning.datasets import content_key
@@ -36,10 +37,11 @@ from videogender.finetuning.loop import Loop
 from videogender.finetuning.processes import device_of, processes
 from videogender.finetuning.request import Request, Watcher
 from videogender.finetuning.results import as_json, compare, face_row, levels
-from videogender.finetuning.second_look import EQUAL, fitted_mix, mixed, together
+from videogender.finetuning.second_look import fitted_mix, mixed, together
 from videogender.finetuning.settings import FinetuneSettings
 from videogender.finetuning.suspects import judge_unseen, suspected
 from videogender.network import checkpoints
+from videogender.network.second_stage import SecondStage
 from videogender.network.trained import Trained
 from videogender.training.keyed import flat
 from videogender.training.stopping import StopRequest
@@ -143,10 +145,7 @@ class _Run:
     def _new(self) -> Learner:
         """Return what is trained, as it is at the start."""
         network = copy.deepcopy(self.trained.network)
-        learner = new_learner(network, self.data.classes, self.settings)
-        if network.second_stage is not None and learner.task == "gender":
-            network.second_stage.gender_mix.copy_(torch.tensor(EQUAL))  # until it is fitted
-        return learner.to(self.device)
+        return new_learner(network, self.data.classes, self.settings).to(self.device)
 
     def begin(self) -> None:
         """Make the folder ready, or check that it can be gone on with."""
@@ -242,7 +241,7 @@ class _Run:
         after = judge(learner, bank, data.labels, faces)
         stage = learner.network.second_stage
         if stage is not None and "close_up" in bank.extra:
-            mix = fitted_mix(chosen_by, bank.extra["close_up"])
+            mix = fitted_mix(chosen_by, bank.extra["close_up"], _mix_of(stage))
             stage.gender_mix.copy_(torch.tensor(mix))
             after, temperature = mixed(after, bank.extra["close_up"], mix), 1.0
         after = after.tempered(temperature)
@@ -271,6 +270,9 @@ class _Run:
         notes = []
         if not len(self.data.val):
             notes.append("nothing to choose by: the last epoch was kept, and nothing calibrated")
+        elif not state.best_epoch:
+            notes.append("no epoch was better than the heads as they began, which were kept")
+            self.watcher.say(notes[-1])
         return {
             "title": f"{settings.recipe} of {self.trained.network.name}, from {given}",
             "recipe": settings.recipe,
@@ -284,7 +286,7 @@ class _Run:
             "notes": notes,
             "settings": flat(settings),
             "epochs": state.history,
-            "best_epoch": state.best_epoch,
+            "best_epoch": state.best_epoch or None,
             "speed": self.clock.figures(),
             "seconds": self.clock.features + sum(self.clock.epochs),
             "data": self.data.described(),
@@ -296,8 +298,7 @@ class _Run:
             answers = judge(self.before, bank, self.data.labels, faces)
             stage = self.trained.network.second_stage
             if stage is not None and "close_up" in bank.extra:
-                old, new, shift = stage.gender_mix.tolist()
-                answers = mixed(answers, bank.extra["close_up"], (old, new, shift))
+                answers = mixed(answers, bank.extra["close_up"], _mix_of(stage))
             return answers.tempered(self.trained.facts.gender_temperature)
         if "female" not in bank.extra or self.data.classes != ("female", "male"):
             return None
@@ -367,6 +368,11 @@ class _Run:
         if "data" in self.trained.metadata:
             metadata["trunk_data"] = self.trained.metadata["data"]
         self.learner.write(self.folder.best, metadata, half=self.half)
+
+
+def _mix_of(stage: SecondStage) -> Mix:
+    old, new, shift = stage.gender_mix.tolist()
+    return old, new, shift
 
 
 def _short(results: dict[str, Any]) -> dict[str, Any]:

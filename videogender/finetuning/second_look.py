@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.evaluation.mixing import fit_gender_mix
-from videogender.finetuning.figures import LEAST_ANSWERS, Answers
+from videogender.evaluation.mixing import Mix, fit_gender_mix
+from videogender.finetuning.figures import Answers
 from videogender.network.heads import FEMALE, MALE
-
-EQUAL = (0.5, 0.5, 0.0)
 
 __all__ = ["fitted_mix", "mixed", "together"]
 
@@ -31,9 +29,7 @@ def together(first: Answers | None, second: Answers, share: float) -> Answers:
     return replace(second, logits=both)
 
 
-def mixed(
-    heads: Answers, close_up: NDArray[np.float32], mix: tuple[float, float, float]
-) -> Answers:
+def mixed(heads: Answers, close_up: NDArray[np.float32], mix: Mix) -> Answers:
     """Return gender answers as the detector mixes them of both stages.
 
     Args:
@@ -46,11 +42,11 @@ def mixed(
     return replace(heads, logits=np.stack([margin, np.zeros_like(margin)], 1))
 
 
-def fitted_mix(heads: Answers, close_up: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Return the mix that fits the labels best; equal shares where answers are few."""
+def fitted_mix(heads: Answers, close_up: NDArray[np.float32], given: Mix) -> Mix:
+    """Return the mix that fits the labels; the fewer they are, the nearer to the one given."""
     margin = close_up[heads.face]
     truth = heads.label == FEMALE
-    return fit_gender_mix(_margin(heads), margin, truth, LEAST_ANSWERS) or EQUAL
+    return fit_gender_mix(_margin(heads), margin, truth, given) or given
 
 
 def _margin(answers: Answers) -> NDArray[np.float64]:
