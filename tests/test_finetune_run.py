@@ -217,9 +217,7 @@ def test_few_answers_leave_the_mix_about_as_it_was() -> None:
         labels = rng.permutation(np.arange(40) % 2)
         sign = np.where(labels == 0, 1.0, -1.0)
         odds, second = sign + rng.normal(0, 2, 40), 2 * sign + rng.normal(0, 2, 40)
-        heads = Answers(
-            np.c_[odds, np.zeros(40)], labels, np.ones(40), np.ones(40), np.arange(40)
-        )
+        heads = Answers(np.c_[odds, np.zeros(40)], labels, np.ones(40), np.ones(40), np.arange(40))
         mix = fitted_mix(heads, second.astype(np.float32), given)
         np.testing.assert_allclose(mix, given, atol=0.6)
     one_label = replace(heads, label=np.zeros(40, np.int64))

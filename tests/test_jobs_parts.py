@@ -223,7 +223,7 @@ def test_a_divided_video_is_that_of_one_process(tmp_path: Path) -> None:
     """Between two short inputs, whose data come in their order."""
     write_video(tmp_path / "a.mp4", count=20)
     write_video(tmp_path / "long.mp4", count=240, size_wh=(176, 144), keys_every=10)
-    flags = ("--thumbnails", "none", "--every", "1")
+    flags = ("--thumbnails", "none")
     said = {}
     for name, jobs in (("one", "1"), ("many", "3")):
         code, out, said[name] = run(

@@ -387,7 +387,7 @@ def test_a_tape_keeps_what_it_is_given() -> None:
 def due(settings: TrackSettings, times: list[float], new: tuple[int, ...] = ()) -> list[int]:
     schedule = Schedule(settings)
     return [
-        i for i, t in enumerate(times) if schedule.is_due(t, Shot.NEW if i in new else Shot.SAME)
+        i for i, t in enumerate(times) if schedule.is_due(i, t, Shot.NEW if i in new else Shot.SAME)
     ]
 
 
@@ -395,7 +395,7 @@ def test_when_the_detector_looks() -> None:
     steady = [i / 25 for i in range(26)]
     assert due(TrackSettings(), steady) == list(range(26))
     assert due(TrackSettings(every=5), steady) == [0, 5, 10, 15, 20, 25]
-    assert due(TrackSettings(every=5), steady, new=(7, 8)) == [0, 5, 7, 8, 13, 18, 23]
+    assert due(TrackSettings(every=5), steady, new=(7, 8)) == [0, 5, 7, 8, 10, 15, 20, 25]
     assert due(TrackSettings(detect_fps=5.0), steady) == [0, 5, 10, 15, 20, 25]
     assert len(due(TrackSettings(detect_fps=8.0), [i / 25 for i in range(250)])) == 80
     assert due(TrackSettings(detect_fps=100.0), steady) == list(range(26))

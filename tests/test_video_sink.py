@@ -308,6 +308,15 @@ def test_a_cover_picture_stays_behind_where_faces_are_hidden(tmp_path: Path) -> 
         assert [stream.type for stream in container.streams] == ["video", "audio"]
 
 
+def test_sound_that_outlasts_the_picture_is_kept(tmp_path: Path) -> None:
+    from squares import SquareDetector
+
+    path = make_video(tmp_path / "a.mp4", Clip(sounds=[Sound(seconds=4)]))
+    [done] = annotate(path, detector=SquareDetector())
+    assert done.output is not None
+    assert packets_of(done.output, "audio") == packets_of(path, "audio")
+
+
 def test_sound_stays_behind_where_that_is_wished(tmp_path: Path) -> None:
     from squares import SquareDetector
 

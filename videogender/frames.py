@@ -13,7 +13,17 @@ from videogender.squares import cut_squares
 
 MEAN_RGB = (123, 117, 104)  # of the networks' input; a picture's rim in this colour becomes zeros
 
-__all__ = ["MEAN_RGB", "Faces", "Frame", "Label", "Picture", "RgbPicture", "Track", "as_picture"]
+__all__ = [
+    "MEAN_RGB",
+    "Faces",
+    "Frame",
+    "Label",
+    "NoPicture",
+    "Picture",
+    "RgbPicture",
+    "Track",
+    "as_picture",
+]
 
 Label = Literal["female", "male", "unsure"]
 _VERDICTS: dict[int, Label] = {1: "female", -1: "male", 0: "unsure"}
@@ -95,6 +105,29 @@ class RgbPicture:
     def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
         """Return squares cut out of the array; see `Picture.squares_rgb`."""
         return cut_squares(self.array, squares, side_px, np.array(MEAN_RGB, np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class NoPicture:
+    """Stands where a picture was: its size is all that is left."""
+
+    width: int
+    height: int
+
+    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Raise RuntimeError, as the next two do."""
+        raise self._error()
+
+    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """See `to_rgb`."""
+        raise self._error()
+
+    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
+        """See `to_rgb`."""
+        raise self._error()
+
+    def _error(self) -> RuntimeError:
+        return RuntimeError("the pixels of this frame were not kept")
 
 
 def as_picture(image: NDArray[np.uint8] | Frame | Picture) -> Picture:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from videogender.config import TrackSettings
 from videogender.errors import ConfigError
-from videogender.frames import Faces, Frame, Picture
+from videogender.frames import Faces, Frame, NoPicture, Picture
 from videogender.pipeline import (
     FRAME_BUDGET_BYTES,
     QUEUE_DEPTH,
@@ -84,21 +83,18 @@ class Schedule:
     def __init__(self, settings: TrackSettings) -> None:
         self._every = settings.stride
         self._period = 1 / settings.detect_fps if settings.detect_fps else 0.0
-        self._count = 0  # frames since the shot began
-        self._next = -math.inf  # when the next look is due, if time decides
+        self._slot: int | None = None  # of the grid, in which the last frame lay
 
-    def is_due(self, seconds: float, shot: Shot) -> bool:
-        """Tell whether to look at the next frame; the first of a shot is always looked at."""
-        if self._count == 0 or shot is not Shot.SAME:
-            self._count, self._next = 0, seconds
-        due = self._count % self._every == 0
-        self._count += 1
+    def slot(self, index: int, seconds: float) -> int:
+        """Return where a frame lies on a grid that is the same wherever reading begins."""
         if self._period:
-            late = (seconds - self._next) / self._period + 1e-6  # times are rounded
-            due = late >= 0
-            if due:
-                self._next += (math.floor(late) + 1) * self._period
-        return due
+            return math.floor(seconds / self._period + 1e-6)  # times are rounded
+        return index // self._every
+
+    def is_due(self, index: int, seconds: float, shot: Shot) -> bool:
+        """Tell whether to look at the next frame; the first of a shot is always looked at."""
+        before, self._slot = self._slot, self.slot(index, seconds)
+        return before is None or shot is not Shot.SAME or self._slot != before
 
 
 @dataclass(slots=True)
@@ -178,10 +174,10 @@ class Looks:
                 glance.small = thumbnail(frame.picture)
                 glance.shot = cuts.step(glance.small, glance.seconds)
             batch.glances.append(glance)
-            if schedule.is_due(glance.seconds, glance.shot):
+            if schedule.is_due(glance.index, glance.seconds, glance.shot):
                 scaled = frame.picture.to_rgb(self._input_wh)
                 seen = frame.picture if self._shows_pictures else None
-                picture = seen or _NoPicture(self._source.width, self._source.height)
+                picture = seen or NoPicture(self._source.width, self._source.height)
                 batch.looks.append((glance, scaled, picture))
                 del scaled, seen, picture
             del frame
@@ -294,7 +290,11 @@ def second_pass(source: Source, settled: Settled) -> Iterator[tuple[Frame, Faces
         source: the video, opened anew with the same span.
         settled: of the first pass; frames beyond those it knows are left out.
     """
-    for frame in islice(source, len(settled)):
+    left = len(settled)
+    for frame in source:  # to its end, so that it is known whether this is all of it
+        if not left:
+            return
+        left -= 1
         row = settled.row_of(frame.pts_seconds or 0.0)
         yield frame, Faces.empty() if row is None else settled.faces(row)
         del frame  # while the next one is awaited, this one is not needed
@@ -302,24 +302,7 @@ def second_pass(source: Source, settled: Settled) -> Iterator[tuple[Frame, Faces
 
 def without_pictures(source: Source, settled: Settled) -> Iterator[tuple[Frame, Faces]]:
     """Yield the frames of the first pass with their faces, but nothing to see: for data alone."""
-    picture = _NoPicture(source.width, source.height)
+    picture = NoPicture(source.width, source.height)
     frames = zip(settled.index.tolist(), settled.seconds.tolist(), strict=True)
     for row, (index, seconds) in enumerate(frames):
         yield Frame(picture, index, seconds, source.name), settled.faces(row)
-
-
-@dataclass(frozen=True, slots=True)
-class _NoPicture:
-    """Stands where a picture was: its size is all that is left."""
-
-    width: int
-    height: int
-
-    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")
-
-    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")
-
-    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")

@@ -35,13 +35,13 @@ from videogender.jobs.messages import (
 from videogender.jobs.record import Recording
 from videogender.jobs.team import Team
 from videogender.outputs import InputOutputs
-from videogender.passes import Following, Glance, without_pictures
+from videogender.passes import Following, Glance, Schedule, without_pictures
 from videogender.progress import Summary
 from videogender.sinks.atomic import pending, scratch
 from videogender.sinks.joined import DrawnPart, join
 from videogender.sources import open_source
 from videogender.sources.video import VideoSource
-from videogender.tracking.cuts import CutDetector
+from videogender.tracking.cuts import CutDetector, Shot
 from videogender.tracking.settle import Settled
 from videogender.work import follow_of, unexpected
 
@@ -114,6 +114,7 @@ class _Video:
         self._tell = tell
         self._warnings: list[str] = []
         settings = setup.settings
+        self._grid = Schedule(follow_of(settings))
         self._following = Following(follow_of(settings), settings.detect.face_threshold)
 
     def annotate(self) -> Summary:
@@ -229,6 +230,11 @@ class _Video:
                     raise SourceError(f"{self._task.job.source}: parts do not meet")
                 if last is not None:
                     _across(last, glances[0])
+                    after = glances[0]
+                    if after.shot is Shot.SAME and self._grid.slot(
+                        after.index, after.seconds
+                    ) == self._grid.slot(last.index, last.seconds):
+                        after.faces = None  # looked at only as the first of its part
                 last = glances[-1]
                 for _ in self._following.take(glances):
                     pass

@@ -5,14 +5,11 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from videogender.frames import Faces, Frame
+from videogender.frames import Faces, Frame, NoPicture
 from videogender.jobs.messages import Setup
 from videogender.outputs import DataOutputs, RunOutputs
 
@@ -144,7 +141,7 @@ class _RowEnd(_End):
         self._take = take
 
     def write(self, frame: Frame, faces: Faces, where: Whereabouts | None = None) -> None:
-        size = _Size(frame.width, frame.height)
+        size = NoPicture(frame.width, frame.height)
         self._take((replace(frame, picture=size), faces, where))
 
 
@@ -154,20 +151,3 @@ class _PieceEnd(_End):
 
     def add(self, piece: Any, /) -> None:
         self._take(piece)
-
-
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """Stands where a picture was: data files need its size alone."""
-
-    width: int
-    height: int
-
-    def to_rgb(self, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")
-
-    def brightness(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")
-
-    def squares_rgb(self, squares: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
-        raise RuntimeError("the pixels of this frame were not kept")

@@ -188,7 +188,7 @@ class Capture:
         frame = Frame(grab.picture, self._index, seconds, self.source.name)
         captured = Captured(frame, grab.captured_seconds, self._take)
         self.meter.capture()
-        is_due = self._schedule.is_due(seconds, Shot.SAME)
+        is_due = self._schedule.is_due(self._index, seconds, Shot.SAME)
         dropped = self.looked.put(captured) if is_due else False
         if not self._looks_first:
             dropped = self.shown.put(captured)
