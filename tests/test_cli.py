@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -489,3 +490,21 @@ def test_help_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_closed_standard_output_is_no_defect(tmp_path: Path) -> None:
+    still = tmp_path / "a.png"
+    Image.new("RGB", (64, 64)).save(still)
+    command = f"exec {shlex.quote(sys.executable)} -m videogender"
+    for more, code, said in (
+        ("annotate a.png --quiet >&-", 0, ""),
+        ("annotate a.png --force --quiet 2>&-", 0, ""),
+        ("annotate a.png --no-video --json - >&-", 4, "error: standard output: is closed\n"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {more}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        assert done.returncode == code, more
+        assert done.stderr.endswith(said), more
+        assert "Traceback" not in done.stderr, more

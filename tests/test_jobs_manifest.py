@@ -20,6 +20,7 @@ import videogender.annotation as annotation
 from videogender.annotation import annotate
 from videogender.config import DetectSettings, Settings, VideoSettings
 from videogender.errors import ConfigError, OutputError
+from videogender.jobs import manifest
 from videogender.jobs.manifest import NAME
 from videogender.jobs.record import replay
 from videogender.sinks.jsonl import JsonlSink
@@ -103,14 +104,31 @@ def test_a_copy_of_which_nothing_is_known_counts_by_its_date(tmp_path: Path) -> 
         skips(clip)
 
 
+def test_content_under_a_new_date_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_video(tmp_path / "a.mp4", count=3)
+    assert not skips(clip)
+    age(clip, 1000)
+    read: list[Path] = []
+    real = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda file: read.append(file) or real(file))
+    assert skips(clip)
+    assert skips(clip)
+    assert read.count(clip) == 1
+
+
 def test_a_manifest_that_was_cut_short_harms_nothing(tmp_path: Path) -> None:
     clips = [write_video(tmp_path / f"{name}.mp4", count=3) for name in "ab"]
     assert not any(skips(clip) for clip in clips)
-    manifest = tmp_path / NAME
-    lines = manifest.read_text().splitlines()
+    notes = tmp_path / NAME
+    lines = [line for line in notes.read_text().splitlines() if line]
     assert len(lines) == 2
-    manifest.write_text(lines[0] + "\n" + lines[1][:20])
+    notes.write_text(lines[0] + "\n" + lines[1][:20])
+    clips.append(write_video(tmp_path / "c.mp4", count=3))
+    assert not skips(clips[2])  # noted behind what was cut short
     age(clips[0], 1000)
+    age(clips[2], 1000)
     assert all(skips(clip) for clip in clips)
     age(clips[1], 1000)
     with pytest.raises(OutputError, match="older than its input"):

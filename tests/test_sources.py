@@ -345,6 +345,34 @@ def test_span_counts_only_frames_that_are_shown(tmp_path: Path) -> None:
     np.testing.assert_array_equal(luma_of(frames[0]), luma_of(every[frames[0].index]))
 
 
+@pytest.mark.parametrize("file", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(
+    ("span", "indices", "times"),
+    [
+        ((1.0, 4.0), [0], [1.0]),  # the first slide, from then on
+        ((1.0, 6.0), [0, 1], [1.0, 5.0]),
+        ((7.0, None), [1, 2], [7.0, 10.0]),
+        ((12.0, None), [2], [12.0]),  # the last one still stands
+        ((4.95, None), [1, 2], [5.0, 10.0]),
+    ],
+)
+def test_a_slide_that_stands_when_a_span_begins_is_its_first_frame(
+    tmp_path: Path,
+    file: str,
+    span: tuple[float, float | None],
+    indices: list[int],
+    times: list[float],
+) -> None:
+    slides = Clip(time_base=Fraction(1, 1000), pts=(0, 5000, 10000), last_seconds=Fraction(5))
+    path = make_video(tmp_path / file, slides)
+    frames, _ = read(path, start_seconds=span[0], end_seconds=span[1])
+    assert [f.index for f in frames] == indices
+    assert [f.pts_seconds for f in frames] == pytest.approx(times)
+    every, _ = read(path)
+    for frame in frames:
+        np.testing.assert_array_equal(luma_of(frame), luma_of(every[frame.index]))
+
+
 def test_start_alone_and_end_alone(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", Clip(frames=50))
     assert [f.index for f in read(path, start_seconds=1.8)[0]] == [45, 46, 47, 48, 49]

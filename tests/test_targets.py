@@ -164,6 +164,28 @@ def test_videos_of_one_stem_keep_their_suffix_whichever_are_named(
     assert [str(job.data["--vtt"]) for job in (first, second)] == ["vtt/a.mov.vtt", "vtt/a.mp4.vtt"]
 
 
+def test_inputs_of_other_suffixes_that_share_a_stem_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch("a.foo", "a.bar", "b.foo")
+    assert targets("a.foo", "a.bar", "b.foo") == {
+        "a.foo": "a.foo.annotated.mp4",
+        "a.bar": "a.bar.annotated.mp4",
+        "b.foo": "b.annotated.mp4",
+    }
+
+
+def test_hard_links_are_inputs_of_their_own_and_other_links_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch("a.mp4")
+    os.link("a.mp4", "b.mp4")
+    os.symlink("a.mp4", "c.mp4")
+    assert targets("a.mp4", "b.mp4", "c.mp4").keys() == {"a.mp4", "b.mp4"}
+
+
 def test_a_poster_leaves_the_names_of_its_video_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

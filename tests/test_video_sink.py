@@ -317,6 +317,40 @@ def test_sound_that_outlasts_the_picture_is_kept(tmp_path: Path) -> None:
     assert packets_of(done.output, "audio") == packets_of(path, "audio")
 
 
+@pytest.mark.parametrize(
+    ("layout", "channels", "said"),
+    [("4.0", 4, []), ("6.1", 6, ["its sound of 7 channels is mixed to 6"])],
+)
+def test_sound_keeps_its_channels_where_aac_has_them(
+    tmp_path: Path, layout: str, channels: int, said: list[str]
+) -> None:
+    sound = Sound(codec="pcm_s16le", layout=layout)
+    out, warnings = copy(make_video(tmp_path / "a.mkv", Clip(sounds=[sound])))
+    with av.open(str(out)) as container:
+        assert container.streams.audio[0].channels == channels
+    assert len(warnings) == len(said)
+    assert all(text in line for text, line in zip(said, warnings, strict=True))
+
+
+def test_titles_stay_where_players_look_for_them(tmp_path: Path) -> None:
+    """Beside a place, and beside what Matroska keeps of the MP4 that it was made from."""
+    for file, tags in (
+        ("a.mp4", {"location": "+52.5200+013.4050/", "location-eng": "+52.5200+013.4050/"}),
+        ("a.mkv", {"MAJOR_BRAND": "isom", "COMPATIBLE_BRANDS": "isomiso2"}),
+    ):
+        muxer = {"movflags": "use_metadata_tags"} if file == "a.mp4" else {}
+        clip = Clip(tags={"title": "A walk", "artist": "Somebody", **tags}, muxer=muxer)
+        out, _ = copy(make_video(tmp_path / file, clip))
+        data = out.read_bytes()
+        assert b"\xa9nam" in data
+        assert b"mdta" not in data
+        with av.open(str(out)) as container:
+            assert container.metadata["title"] == "A walk"
+            assert container.metadata.get("location", "").startswith("+52.52") == (
+                "location" in tags
+            )
+
+
 def test_sound_stays_behind_where_that_is_wished(tmp_path: Path) -> None:
     from squares import SquareDetector
 
@@ -349,7 +383,11 @@ def test_tags_tell_no_place_where_faces_are_hidden(tmp_path: Path, place: str) -
 def test_colour_tags_stay(tmp_path: Path, colours: tuple[int, int, int, int]) -> None:
     deep = colours[1] == 9
     clip = Clip(colours=colours, pix_fmt="yuv420p10le" if deep else "yuv420p")
-    out, _ = copy(make_video(tmp_path / "a.mp4", clip))
+    out, warnings = copy(make_video(tmp_path / "a.mp4", clip))
+    hdr = [
+        f"{tmp_path / 'a.mp4'}: HDR: the copy has 8 bits a colour, so smooth shades may show bands"
+    ]
+    assert warnings == (hdr if deep else [])
     with av.open(str(out)) as container:
         frame = next(container.decode(video=0))
         found = (frame.color_range, frame.color_primaries, frame.color_trc, frame.colorspace)

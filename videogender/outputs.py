@@ -194,7 +194,8 @@ class RunOutputs:
         return [*self.rows, *further]
 
     def _place(self, stack: ExitStack, target: str | Path) -> Path | Stdout:
-        return self.stdout if str(target) == "-" else self._pending(stack, target)
+        place = self.stdout.or_file(target)
+        return self._pending(stack, place) if isinstance(place, Path) else place
 
     def _pending(self, stack: ExitStack, target: str | Path) -> Path:
         from videogender.sinks.atomic import pending

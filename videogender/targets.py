@@ -101,7 +101,7 @@ def plan_jobs(
     jobs = []
     made = set()  # folders
     others = set()  # copies of other content, or made in another way
-    names = _Names()
+    names = _Names({source.suffix.lower() for (source, _), error in found if error is None})
 
     def inside(folder: Path, below: Path) -> Path:
         made.add(folder / below)
@@ -164,7 +164,7 @@ def _expand(
     inputs: Iterable[str | Path], recursive: bool, tell: Callable[[str], None]
 ) -> Iterable[tuple[Found, VideogenderError | None]]:
     """Yield each input file once, and inputs that stand for no file with the reason."""
-    seen: set[object] = set()
+    seen: set[Path] = set()
     for given in inputs:
         try:
             files = find_inputs(given, recursive=recursive, tell=tell)
@@ -176,7 +176,7 @@ def _expand(
             yield Found(Path(given)), error
             continue
         for file in files:
-            if (key := _identity(file.path)) not in seen:
+            if (key := file.path.resolve()) not in seen:  # hard links have names of their own
                 seen.add(key)
                 yield file, None
 
@@ -197,9 +197,14 @@ def _folder(flag: str, given: str | Path | None, inputs: int) -> Path | None:
 
 
 class _Names:
-    """Names the files of an input, apart from those of inputs that differ in their suffix alone."""
+    """Names the files of an input, apart from those of inputs that differ in their suffix alone.
 
-    def __init__(self) -> None:
+    Args:
+        suffixes: of inputs, in lower case, besides those by which inputs are known.
+    """
+
+    def __init__(self, suffixes: Set[str]) -> None:
+        self._suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES | suffixes
         self._folders: dict[Path, defaultdict[str, list[Path]]] = {}
 
     def of_copy(self, source: Path) -> str:
@@ -219,15 +224,15 @@ class _Names:
         """Return the inputs that lie beside another under the same name but for their suffix."""
         folder = source.parent
         if folder not in self._folders:
-            self._folders[folder] = _by_stem(folder)
+            self._folders[folder] = _by_stem(folder, self._suffixes)
         return [path for path in self._folders[folder][source.stem] if path.name != source.name]
 
 
-def _by_stem(folder: Path) -> defaultdict[str, list[Path]]:
+def _by_stem(folder: Path, suffixes: Set[str]) -> defaultdict[str, list[Path]]:
     found = defaultdict[str, list[Path]](list)
     with suppress(OSError):
         for path in map(folder.joinpath, os.listdir(folder)):
-            if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and is_input(path.name):
+            if path.suffix.lower() in suffixes and is_input(path.name):
                 found[path.stem].append(path)
     return found
 

@@ -190,9 +190,19 @@ class _Video:
         except Exception as error:
             raise _TeamError(error) from error
         if errors:
-            raise errors[0]
+            raise self._named(errors[0], parts)
         if done < len(parts):
             raise _StoppedError
+
+    def _named(self, error: Exception, parts: Sequence[LookAt | Draw]) -> Exception:
+        """Return an error that names the copy, not a part of it, which users do not know."""
+        if not isinstance(error, OutputError):
+            return error
+        text = str(error)
+        for part in parts:
+            if isinstance(part, Draw):
+                text = text.replace(str(part.place), str(self._task.job.target))
+        return OutputError(text)
 
     def _look(self) -> tuple[list[int], float]:
         """Look at all parts and follow; return the rows at which they begin and end, and a scale.

@@ -71,10 +71,16 @@ class Manifest:
                 return "unknown"
             if line["way"] != self.way:
                 return "other"
-            same = line["source"] == looks_of(source) or line["content"] == sha256_of(source)
+            looks = looks_of(source)
+            if line["source"] == looks:
+                return "current"
+            if line["content"] != sha256_of(source):
+                return "other"
         except (OSError, KeyError):
             return "unknown"
-        return "current" if same else "other"
+        with suppress(OSError):  # so that the next run need not read all of it again
+            self._add(target.parent, {**line, "source": looks})
+        return "current"
 
     def take(self, job: Job, summary: Summary) -> None:
         """Note what became of an input, if its copy is finished."""
@@ -90,8 +96,12 @@ class Manifest:
                 "source": looks_of(job.source),
                 "content": sha256_of(job.source),
             }
-            with (target.parent / NAME).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            self._add(target.parent, line)
+
+    def _add(self, folder: Path, line: Mapping[str, Any]) -> None:
+        with (folder / NAME).open("a", encoding="utf-8") as file:
+            # what was cut short before must not take this one with it
+            file.write(f"\n{json.dumps(line)}\n")
 
     def _lines(self, folder: Path) -> dict[str, Mapping[str, Any]]:
         if folder not in self._files:

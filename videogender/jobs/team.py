@@ -166,9 +166,10 @@ class Team:
             return Done(Summary(source, interrupted=True))
         self._tries[task.position] += 1
         if self._tries[task.position] >= MOST_TRIES:
-            error = VideogenderError(
-                f"{source}: its process {how}, twice; is memory short? Fewer --jobs need less"
-            )
+            why = "is memory short? Fewer --jobs need less"
+            if "SIGABRT" in how or "SIGSEGV" in how:
+                why = "its decoder seems to crash over it"
+            error = VideogenderError(f"{source}: its process {how}, twice; {why}")
             return Done(Summary(source, error=error))
         # Its copy may have got its name in the last moment; nobody else has made it.
         self._tasks.appendleft(replace(task, force=True))

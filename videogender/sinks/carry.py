@@ -35,6 +35,7 @@ _LISTED_TAGS = frozenset(
     {"title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"}
     | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
     | {"network", "keywords", "track", "disc", "creation_time", "language", "timecode"}
+    | {"location"}
 )
 # Tags that tell where something was recorded: `location`, Apple's and Android's names for it.
 _PLACE_TAG = "location"
@@ -77,7 +78,8 @@ def muxer_options(source: VideoSource) -> dict[str, str]:
 class Carrier:
     """Reads everything but the picture from a source, in step with the picture.
 
-    Only one packet waits at any time, whatever the length of the video.
+    It warns of what the copy cannot have, the picture's own losses among it. Only one packet waits
+    at any time, whatever the length of the video.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Carrier:
         self._output = output
         self._anonymous, self._sound = anonymous, sound
         self._zero, self._end = source.zero_seconds, source.end_seconds
+        source.warnings += [f"{source.name}: {lost}" for lost in source.signal.losses]
         self._input = open_input(source.path, source.name)
         self._routes: dict[int, _Route] = {}
         left: list[str] = []
@@ -210,6 +213,11 @@ class Carrier:
                     return _SoundCopy(self._copied(stream), self._source)
                 encoder = SoundEncoder(self._output, stream, self._zero, self._end)
                 self._label(stream, encoder.stream)
+                if encoder.stream.channels < stream.channels:
+                    self._source.warnings.append(
+                        f"{self._source.name}: its sound of {stream.channels} channels is mixed "
+                        f"to {encoder.stream.channels}"
+                    )
                 return encoder
             if isinstance(stream, SubtitleStream):
                 if codec in _COPIED_TEXT:
@@ -230,6 +238,8 @@ class Carrier:
     def _label(self, stream: Stream, out: Stream) -> None:
         out.disposition = stream.disposition
         out.metadata.update({k: v for k, v in stream.metadata.items() if k in _STREAM_TAGS})
+        if "name" in stream.metadata:  # what MP4 calls a title, as libav reads it
+            out.metadata.setdefault("title", stream.metadata["name"])
 
     def _is_unwanted(self, stream: Stream) -> bool:
         """Tell whether nobody will miss a stream.
@@ -338,7 +348,13 @@ def _moved(packet: Any, out: Stream, unit: Fraction, pts: int, duration: int) ->
 
 
 def _tags_of(container: InputContainer) -> dict[str, str]:
-    return {k: v for k, v in container.metadata.items() if k not in _OWN_TAGS}
+    """Return a file's tags under the names that MP4 has for them; Matroska shouts some."""
+    tags = {k.lower() if k.lower() in _LISTED_TAGS | _OWN_TAGS else k: v
+            for k, v in container.metadata.items()}  # fmt: skip
+    again = f"{_PLACE_TAG}-" if _PLACE_TAG in tags else None  # the same in a language
+    return {
+        k: v for k, v in tags.items() if k not in _OWN_TAGS and not (again and k.startswith(again))
+    }
 
 
 def _is_cover(stream: Stream) -> bool:

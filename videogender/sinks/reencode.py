@@ -20,7 +20,8 @@ __all__ = ["SoundEncoder", "TextEncoder"]
 _AAC_RATES = frozenset(
     {7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 )
-_AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
+_MOST_CHANNELS = 6
 _BITS_A_CHANNEL = 80_000
 _MILLISECOND = Fraction(1, 1000)
 
@@ -44,8 +45,7 @@ class SoundEncoder:
         """
         self._decoder = stream.codec_context
         self._rate = stream.rate if stream.rate in _AAC_RATES else 48_000
-        channels = stream.channels
-        self._layout = _AAC_LAYOUTS.get(channels, "stereo")
+        self._layout = _AAC_LAYOUTS.get(min(stream.channels, _MOST_CHANNELS), "stereo")
         self.stream: AudioStream = output.add_stream(
             "aac",
             rate=self._rate,

@@ -36,8 +36,16 @@ class Stdout(io.TextIOBase):
         return "standard output"
 
     def or_file(self, target: str | Path) -> Path | Stdout:
-        """Return where data go: here for `-`, else to a file."""
-        return self if str(target) == "-" else Path(target)
+        """Return where data go: here for `-`, else to a file.
+
+        Raises:
+            OutputError: standard output was closed before the run.
+        """
+        if str(target) != "-":
+            return Path(target)
+        if sys.__stdout__ is None:
+            raise OutputError(f"{self}: is closed")
+        return self
 
     def write(self, text: str) -> int:
         """Write text; a pipe's reader sees it at once.
@@ -80,8 +88,8 @@ class TextSink:
     """
 
     def __init__(self, target: Target, *, name: str | Path | None = None) -> None:
-        self.name = str(target if name is None else name)
         self._is_stdout = isinstance(target, Stdout)
+        self.name = str(target if name is None or self._is_stdout else name)
         if isinstance(target, Stdout):
             self._file: io.TextIOBase = target
             return

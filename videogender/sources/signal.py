@@ -14,6 +14,7 @@ __all__ = ["MOST_FRAMES_PER_SECOND", "Signal", "signal_of"]
 
 # Higher rates come from files whose clock was mistaken for their frame rate.
 MOST_FRAMES_PER_SECOND = 1000
+_HDR = (16, 18)  # PQ and HLG
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Signal:
         color_primaries: number of ITU-T H.273 table 2.
         color_trc: transfer characteristic, number of ITU-T H.273 table 3.
         colorspace: matrix, number of ITU-T H.273 table 4.
+        interlaced: each frame holds two fields, shown one after the other.
     """
 
     time_base: Fraction
@@ -37,6 +39,20 @@ class Signal:
     color_primaries: int
     color_trc: int
     colorspace: int
+    interlaced: bool
+
+    @property
+    def losses(self) -> list[str]:
+        """What an 8-bit, progressive copy loses, each put into words."""
+        lost = []
+        if self.interlaced:
+            lost.append(
+                "interlaced: both fields lie in one picture of the copy, where no player parts "
+                "them; deinterlace it first (ffmpeg -vf bwdif)"
+            )
+        if self.color_trc in _HDR:
+            lost.append("HDR: the copy has 8 bits a colour, so smooth shades may show bands")
+        return lost
 
 
 def signal_of(
@@ -65,4 +81,5 @@ def signal_of(
         color_primaries=frame.color_primaries,
         color_trc=frame.color_trc,
         colorspace=1 if is_rgb else frame.colorspace,
+        interlaced=bool(frame.interlaced_frame),
     )

@@ -27,6 +27,8 @@ __all__ = ["VideoSource", "open_input"]
 
 # A file that ends this much before the time that it promises has been cut short.
 _CUT_SHORT_SECONDS = 0.5
+# A picture of a slow video that is still to be seen this long into a span belongs to it.
+_STANDS_SECONDS = Fraction(1, 10)
 MOST_DECODER_THREADS = 4  # each holds a frame; four decode faster than anything here takes frames
 # Formats that libav guesses from a name or from single pictures; none of them is a video.
 _NO_VIDEO_FORMATS = ("tty", "image2", "_pipe")
@@ -75,7 +77,8 @@ class VideoSource:
         Args:
             path: a file.
             name: what to call it; the path if None.
-            start_seconds: leave out frames shown before this time, counted from the beginning.
+            start_seconds: leave out frames shown before this time, counted from the beginning; one
+                that still stands then for a while is the first.
             end_seconds: leave out frames shown from this time on.
 
         Raises:
@@ -193,22 +196,36 @@ class VideoSource:
             if key is not None:
                 index += frames_before(self.path, self._container, self._stream, key)
                 waiting = []
+        shown: av.VideoFrame | None = None  # the last one before the span
         for frame in self._decode_all(key, waiting):
             raw = frame.pts
             pts = self._clock.tick(raw, frame.duration)
             time = pts * self._time_base
             if self._begin is not None and time < self._begin:
                 index += 0 if waiting is not None else 1
+                shown = frame
                 continue
-            if self.end_seconds is not None and time >= self.end_seconds:
-                return
             if waiting is not None and raw is not None:
                 index += sum(1 for sent in waiting if sent < raw)
                 waiting.clear()
                 waiting = None
+            if shown is not None:
+                yield from self._standing(shown, time, index)
+                shown = None
+            if self.end_seconds is not None and time >= self.end_seconds:
+                return
             index += 1
             yield self._wrap(frame, pts, index)
+        if shown is not None:
+            if waiting is not None and shown.pts is not None:
+                index += sum(1 for sent in waiting if sent <= shown.pts)
+            yield from self._standing(shown, self._clock.end * self._time_base, index)
         self._report()
+
+    def _standing(self, frame: av.VideoFrame, until: Fraction, index: int) -> Iterator[Frame]:
+        """Yield the last frame before the span, as its first, if it stands there for a while."""
+        if self._begin is not None and until - self._begin > _STANDS_SECONDS:
+            yield self._wrap(frame, ceil(self._begin / self._time_base), index)
 
     def _wrap(self, frame: av.VideoFrame, pts: int, index: int) -> Frame:
         if self._size_wh == (0, 0):
