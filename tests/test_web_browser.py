@@ -130,7 +130,7 @@ def test_the_page_lives(browser: Any, playing: tuple[Run, WebScreen], context: A
     assert page.locator(".areas:visible").count() == 0
     split = {"all": 3, "female": 2, "male": 1, "unsure": 0}
     times = {"all": 75.2, "female": 71.2, "male": 4.0, "unsure": 0.0}
-    zone = {"name": "<b>door", "now": split, "entries": split, "exits": None}
+    zone = {"name": "<b>door", "now": split, "appearances": split, "entries": split, "exits": None}
     told = {
         "zones": [{**zone, "dwell_seconds": times}],
         "lines": [{"name": "gate", "in": split, "out": split}],
@@ -138,12 +138,17 @@ def test_the_page_lives(browser: Any, playing: tuple[Run, WebScreen], context: A
     run.now[1] = replace(RUNNING, source="camera 1", zones=told)
     page.wait_for_selector(".areas:visible")
     rows = [row.split() for row in page.locator(".areas:visible tr").all_inner_texts()]
-    assert rows[0] == ["<b>door", "inside", "came", "in", "went", "out", "time"]
-    assert rows[1] == ["all", "3", "3", NONE, "1:15", "min"]
-    assert rows[3] == ["male", "1", "1", NONE, "4.0", "s"]
+    assert rows[0] == ["<b>door", "inside", "ever", "came", "in", "went", "out", "time"]
+    assert rows[1] == ["all", "3", "3", "3", NONE, "1:15", "min"]
+    assert rows[3] == ["male", "1", "1", "1", NONE, "4.0", "s"]
     assert rows[5] == ["gate", "in", "out"]
     assert rows[7] == ["female", "2", "2"]
     assert len(rows) == 10
+
+    # A recording that died is told, and the threshold keeps to its limit.
+    run.recording_trouble, run.most_threshold = "day.mkv: the disk is full", 0.8
+    until(lambda: page.wait_for_timeout(50) or "the disk is full" in visit.text("#summary"))
+    assert page.locator("#threshold input").get_attribute("max") == "0.8"
 
     # Controls.
     page.locator("#threshold input").fill("0.8")

@@ -188,6 +188,15 @@ def test_health_is_told_with_its_reason(screen: WebScreen, run: Run) -> None:
     assert ask(screen, "/healthz").body == b"camera 0: failed\n" * 2
 
 
+def test_a_recording_that_died_is_no_health(screen: WebScreen, run: Run) -> None:
+    run.now = [RUNNING]
+    run.recording_trouble = "day.mkv: the disk is full"
+    sick = ask(screen, "/healthz")
+    assert (sick.status, sick.body) == (503, b"recording stopped: day.mkv: the disk is full\n")
+    told = json.loads(ask(screen, "/api/stats").body)
+    assert told["recording_trouble"] == run.recording_trouble
+
+
 def test_metrics_are_what_prometheus_reads(run: Run) -> None:
     odd = 'a "quoted" \\ name\nof two lines, ünïcode={}'
     run.now = [RUNNING, replace(UNKNOWN, source=odd), RUNNING]  # one name may stand twice
@@ -342,6 +351,14 @@ def test_threshold_is_changed(screen: WebScreen, run: Run) -> None:
     assert (answer.status, json.loads(answer.body)) == (200, {"face_threshold": 0.7})
     assert run.face_threshold == 0.7
     assert post(screen, "/api/face_threshold", b'{"value": 1}').status == 200
+
+
+def test_a_threshold_that_would_show_faces_is_refused(screen: WebScreen, run: Run) -> None:
+    run.most_threshold = 0.6
+    assert json.loads(ask(screen, "/api/stats").body)["most_threshold"] == 0.6
+    answer = post(screen, "/api/face_threshold", b'{"value": 0.7}')
+    assert (answer.status, json.loads(answer.body)) == (409, {"error": "faces would be seen"})
+    assert run.face_threshold == 0.5
 
 
 def test_recording_starts_and_stops(screen: WebScreen, run: Run) -> None:

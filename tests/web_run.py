@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from videogender.errors import VideogenderError
+from videogender.errors import ConfigError, VideogenderError
 from videogender.frames import Faces
 from videogender.live.stats import LiveStats
 from videogender.sinks.web import WebScreen
@@ -42,7 +42,9 @@ class Run:
     def __init__(self, *stats: LiveStats) -> None:
         self.now = list(stats or (RUNNING,))
         self.face_threshold = 0.5
+        self.most_threshold = 1.0
         self.recording = False
+        self.recording_trouble = ""
         self.can_record = True
         self.trouble: VideogenderError | None = None
 
@@ -54,6 +56,8 @@ class Run:
         return list(self.now)
 
     def set_face_threshold(self, value: float) -> None:
+        if value > self.most_threshold:
+            raise ConfigError("faces would be seen")
         self.face_threshold = value
 
     def start_recording(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import closing
@@ -15,6 +16,7 @@ from videogender.live.meter import Meter
 from videogender.live.stats import State
 from videogender.passes import Schedule
 from videogender.sources.live import Grab, LiveSource, UnreachableError
+from videogender.text import printable
 from videogender.tracking.cuts import Shot
 
 __all__ = ["Capture", "Captured"]
@@ -48,6 +50,7 @@ class Capture:
 
     Attributes:
         source: what is captured.
+        name: of the source, as any text can hold it.
         waits: whether no frame is dropped.
         meter: what is counted.
         shown: the newest frame for the screen.
@@ -77,6 +80,7 @@ class Capture:
             looks_first: whoever looks at the frames passes them on to the screen.
         """
         self.source = source
+        self.name = printable(source.name)
         self.waits = source.waits
         self.meter = Meter()
         self.shown: Newest[Captured] = Newest(view_bell, waits=source.waits)
@@ -132,9 +136,7 @@ class Capture:
             self.error = error
             self._become("failed", str(error))
         except Exception as error:  # a defect here must not end the other sources silently
-            self.error = SourceError(
-                f"{self.source.name}: unexpected {type(error).__name__}: {error}"
-            )
+            self.error = SourceError(f"{self.name}: unexpected {type(error).__name__}: {error}")
             self._become("failed", str(self.error))
 
     def _keep_up(self) -> None:
@@ -157,10 +159,11 @@ class Capture:
                 lost_since = now
                 if now - opened >= _STEADY_SECONDS:
                     delay = _FIRST_DELAY_SECONDS
-            if self._patience and now - lost_since + delay > self._patience:
+            left = self._patience - (now - lost_since) if self._patience else math.inf
+            if left <= 0:
                 raise SourceError(f"{why} (given up after {self._patience:g} s)")
             self._become("reconnecting", f"{why}; trying again")
-            self._stop.wait(delay)
+            self._stop.wait(min(delay, left))
             delay = min(2 * delay, _MOST_DELAY_SECONDS)
 
     def _run_once(self) -> None:
@@ -185,7 +188,7 @@ class Capture:
         seconds = grab.pts_seconds
         if seconds is None:
             seconds = grab.captured_seconds - self._began
-        frame = Frame(grab.picture, self._index, seconds, self.source.name)
+        frame = Frame(grab.picture, self._index, seconds, self.name)
         captured = Captured(frame, grab.captured_seconds, self._take)
         self.meter.capture()
         is_due = self._schedule.is_due(self._index, seconds, Shot.SAME)
@@ -198,5 +201,5 @@ class Capture:
             self.meter.drop()
 
     def _become(self, state: State, message: str) -> None:
-        self._condition = (state, message)
+        self._condition = (state, printable(message))
         self._view_bell.ring()

@@ -28,6 +28,7 @@ from videogender.pipeline import BatchDetector
 from videogender.sinks.livelog import LiveLog
 from videogender.sinks.record import Recorder, stop_all
 from videogender.sources.live import LiveSource
+from videogender.text import printable
 
 __all__ = ["Engine", "Polled"]
 
@@ -107,6 +108,7 @@ class Engine:
             for source in sources
         ]
         self.looker = Looker(self.captures, detector, settings, self._look_bell, passes_on=blur)
+        self._most_threshold = self.looker.face_threshold if blur else 1.0
         self._recorders = list(recorders)
         self._records_raw = records_raw
         self._log = log
@@ -127,17 +129,34 @@ class Engine:
     @property
     def names(self) -> tuple[str, ...]:
         """The sources, without credentials."""
-        return tuple(capture.source.name for capture in self.captures)
+        return tuple(capture.name for capture in self.captures)
 
     @property
     def face_threshold(self) -> float:
         """Least score of a face that is shown."""
         return self.looker.face_threshold
 
+    @property
+    def most_threshold(self) -> float:
+        """What it may be raised to: where faces are blurred, a higher one would show some."""
+        return self._most_threshold
+
     def set_face_threshold(self, value: float) -> None:
-        """Change it, from the next look on; 0 to 1."""
+        """Change it, from the next look on.
+
+        Args:
+            value: 0 to `most_threshold`.
+
+        Raises:
+            ConfigError: it would show faces that are to be blurred.
+        """
         if not 0 <= value <= 1:
             raise ValueError(f"a face threshold is 0 to 1, got {value}")
+        if value > self._most_threshold:
+            raise ConfigError(
+                f"with --blur the threshold stays at or below {self._most_threshold:g}, or faces "
+                "would be seen; start with a higher --face-threshold"
+            )
         self.looker.face_threshold = value
 
     @property
@@ -149,6 +168,12 @@ class Engine:
     def recording(self) -> bool:
         """Whether frames are being recorded."""
         return any(recorder.running for recorder in self._recorders)
+
+    @property
+    def recording_trouble(self) -> str:
+        """Why recordings ended by themselves since the last start; empty if none did."""
+        errors = [recorder.error for recorder in self._recorders]
+        return printable("; ".join(str(_in_words(error)) for error in errors if error is not None))
 
     def start_recording(self) -> None:
         """Begin to record, to further files if there are some already."""
@@ -198,7 +223,7 @@ class Engine:
         fps_in, fps_out = capture.meter.rates()
         p50, p95 = capture.meter.latency_ms()
         return LiveStats(
-            source=capture.source.name,
+            source=capture.name,
             state=state,
             message=message,
             fps_in=fps_in,
@@ -349,10 +374,10 @@ class Engine:
             before, self._told[position] = self._told[position], state
             if state == "running":
                 if before == "reconnecting":
-                    self._notice(f"{capture.source.name}: is there")
+                    self._notice(f"{capture.name}: is there")
             else:
                 self._faces[position] = (0, 0, 0)
-                self._notice(message or f"{capture.source.name}: {state}")
+                self._notice(message or f"{capture.name}: {state}")
         for recorder in self._recorders:
             error = recorder.error
             if error is not None and error not in self._failures:

@@ -75,12 +75,20 @@ class LiveControl(Protocol):
     def face_threshold(self) -> float:
         """Least score of a face that is shown."""
 
+    @property
+    def most_threshold(self) -> float:
+        """What it may be raised to: where faces are blurred, a higher one would show some."""
+
     def set_face_threshold(self, value: float) -> None:
-        """Change it, from the next look on; 0 to 1."""
+        """Change it, from the next look on; 0 to `most_threshold`."""
 
     @property
     def recording(self) -> bool:
         """Whether frames are being recorded; False also where no file was named for it."""
+
+    @property
+    def recording_trouble(self) -> str:
+        """Why the recording ended by itself, in one line; empty while it did not."""
 
     @property
     def can_record(self) -> bool:

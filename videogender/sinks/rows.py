@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame
+from videogender.text import printable
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
@@ -106,8 +107,7 @@ class TextSink:
             BrokenPipeError: nobody reads standard output any more.
         """
         try:
-            # Names of files may hold what is no text; it is told as JSON tells it.
-            self._file.write(text.encode(errors="backslashreplace").decode())
+            self._file.write(printable(text))
         except BrokenPipeError:
             raise
         except OSError as error:

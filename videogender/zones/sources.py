@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from videogender.config import ZoneSettings
 from videogender.errors import ConfigError
+from videogender.text import printable
 
 __all__ = ["of_source"]
 
@@ -38,7 +39,7 @@ def of_source(settings: ZoneSettings, number: int, count: int) -> ZoneSettings:
 
 def _kept(texts: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
     kept = []
-    for text in texts:
+    for text in map(printable, texts):
         name, _, points = text.partition(":")
         found = _OF_ONE.fullmatch(name)
         if found is None:

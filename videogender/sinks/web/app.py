@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -99,8 +100,10 @@ class _Answers:
             "uptime_s": round(self._history.seconds, 3),
             "viewers": self._feed.viewers,
             "face_threshold": control.face_threshold,
+            "most_threshold": control.most_threshold,
             "can_record": control.can_record,
             "recording": control.recording,
+            "recording_trouble": control.recording_trouble,
             "sources": [_plain(asdict(one)) for one in control.stats()],
         }
         if (since := request.query_params.get("since")) is not None:
@@ -114,12 +117,14 @@ class _Answers:
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def healthz(self, request: Request) -> Response:
-        """Tell whether every source runs, and if not, which and why."""
+        """Tell whether every source runs and no recording failed, and if not, which and why."""
         troubles = [
             ": ".join(filter(None, (one.source, one.state, one.message)))
             for one in self._control.stats()
             if one.state != "running"
         ]
+        if trouble := self._control.recording_trouble:
+            troubles.append(f"recording stopped: {trouble}")
         if troubles:
             return PlainTextResponse("\n".join(troubles) + "\n", 503)
         return PlainTextResponse("ok\n")
@@ -129,7 +134,8 @@ class _Answers:
         value = (await _body(request)).get("value")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise HTTPException(422, "value should be a number of 0 to 1")
-        await run_in_threadpool(self._control.set_face_threshold, float(value))
+        with _conflicts():
+            await run_in_threadpool(self._control.set_face_threshold, float(value))
         return JSONResponse({"face_threshold": self._control.face_threshold})
 
     async def recording(self, request: Request) -> Response:
@@ -140,12 +146,19 @@ class _Answers:
         control = self._control
         if not control.can_record:
             raise HTTPException(409, "no file was named to record to: start with --record FILE")
-        try:
+        with _conflicts():
             # It opens or completes a file, for which the other viewers should not wait.
             await run_in_threadpool(control.start_recording if value else control.stop_recording)
-        except VideogenderError as error:
-            raise HTTPException(409, str(error)) from error
         return JSONResponse({"recording": control.recording})
+
+
+@contextmanager
+def _conflicts() -> Iterator[None]:
+    """Answer 409 with what a run refuses."""
+    try:
+        yield
+    except VideogenderError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 async def _body(request: Request) -> dict[str, Any]:

@@ -6,6 +6,7 @@ const UNKNOWN = "–";
 const GROUPS = ["all", ...LABELS];
 const ZONE = [
   ["now", "inside", "Faces inside now"],
+  ["appearances", "ever", "Faces that were ever inside"],
   ["entries", "came in", "Over the edge, while in view"],
   ["exits", "went out", "Over the edge, while in view"],
   ["dwell_seconds", "time", "Time inside, summed over faces"],

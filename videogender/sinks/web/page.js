@@ -7,6 +7,7 @@ import { tellAreas } from "./areas.js";
 const PERIOD_MS = 1000;
 const PATIENCE_MS = 5000;
 const SEND_EVERY_MS = 150; // while the slider is dragged
+const MOST_THRESHOLD = 0.95; // of the slider; above it hardly any face is left
 const HOLD_MS = 2000; // how long the slider stays where the reader has put it
 
 const find = (selector) => document.querySelector(selector);
@@ -104,7 +105,7 @@ function tell(told) {
   tellControls(told);
 }
 
-function tellSummary({ sources, recording }) {
+function tellSummary({ sources, recording, recording_trouble: trouble }) {
   const total = (name) => sources.reduce((sum, stats) => sum + stats[name], 0);
   const faces = total("faces");
   const parts = [`${faces} ${faces === 1 ? "face" : "faces"} in view`];
@@ -114,11 +115,13 @@ function tellSummary({ sources, recording }) {
     if (running < sources.length) parts.push(`${running} of ${sources.length} sources running`);
   }
   if (recording) parts.push("recording");
+  if (trouble) parts.push(`recording stopped: ${trouble}`);
   find("#summary").textContent = parts.join(" · ");
 }
 
 function tellControls(told) {
   find("#controls").hidden = false;
+  slider.max = Math.min(MOST_THRESHOLD, told.most_threshold);
   if (Date.now() > heldUntil) {
     slider.value = told.face_threshold;
     sliderText.textContent = told.face_threshold.toFixed(2);
