@@ -182,6 +182,30 @@ def test_why_an_encoder_does_not_open(
         Recording(tmp_path / "day.mp4", size_wh, VideoSettings(preset=preset))
 
 
+def test_an_encoder_that_refuses_leaves_no_empty_file(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "day.mp4", QUICK, waits=True)
+    recorder.start()
+    recorder.write(squares(1, 1, 1)[0], 0.0)
+    assert recorder.stop(5)
+    assert isinstance(recorder.error, ConfigError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_to_be_kept_are_passed_over(tmp_path: Path) -> None:
+    kept = tmp_path / "day-0002.mp4"
+    kept.write_bytes(b"mine")
+    recorder = Recorder(
+        *(tmp_path / "day.mp4", QUICK),
+        segment_seconds=1.0,
+        waits=True,
+        force=True,
+        keep={os.path.realpath(kept)},
+    )
+    fill(recorder, squares(30), [n / 25 for n in range(30)])
+    assert [path.name for path in recorder.paths] == ["day-0001.mp4", "day-0003.mp4"]
+    assert kept.read_bytes() == b"mine"
+
+
 def test_a_recording_goes_on_after_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

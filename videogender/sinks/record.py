@@ -6,13 +6,15 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from videogender.config import VideoSettings
-from videogender.errors import OutputError
+from videogender.errors import OutputError, VideogenderError
 from videogender.frames import Picture
 from videogender.sinks.encoder import find_encoder
 from videogender.sinks.recording import SUFFIXES, Recording
@@ -60,6 +62,7 @@ class Recorder:
         segment_seconds: float = 0.0,
         waits: bool = False,
         force: bool = False,
+        keep: Collection[str] = (),
     ) -> None:
         """Check the name; nothing is written before the first picture.
 
@@ -70,6 +73,7 @@ class Recorder:
             segment_seconds: length of a part; 0 makes one of everything.
             waits: pictures wait for the encoder instead of being dropped.
             force: overwrite files that exist.
+            keep: real paths of files that are never overwritten, such as inputs.
 
         Raises:
             OutputError: the file exists, its folder does not, or its name ends in another suffix.
@@ -84,6 +88,7 @@ class Recorder:
         self._segment_seconds = segment_seconds
         self._waits = waits
         self._force = force
+        self._keep = keep
         self._part = 0
         self._began = 0.0
         self._recording: Recording | None = None
@@ -100,8 +105,13 @@ class Recorder:
             raise OutputError(f"{self.path}: the folder does not exist; make it first")
         find_encoder(self._settings.codec)
         first = part_path(self.path, self._source, 1 if self._segment_seconds else None)
+        if self._is_kept(first):
+            raise OutputError(f"{first}: is an input or another output; name another file")
         if first.exists() and not self._force:
             raise OutputError(f"{first}: exists already; --force replaces it")
+
+    def _is_kept(self, path: Path) -> bool:
+        return os.path.realpath(path) in self._keep
 
     @property
     def running(self) -> bool:
@@ -192,9 +202,18 @@ class Recorder:
             self._finish_part()
         if self._recording is None:
             self._began = seconds
-            self._recording = Recording(self._new_path(), size_wh, self._settings)
+            self._recording = self._opened(self._new_path(), size_wh)
             self.paths.append(self._recording.path)
         return self._recording
+
+    def _opened(self, path: Path, size_wh: tuple[int, int]) -> Recording:
+        try:
+            return Recording(path, size_wh, self._settings)
+        except VideogenderError:
+            with suppress(OSError):
+                if path.stat().st_size == 0:  # else it is what `force` would have replaced
+                    path.unlink()
+            raise
 
     def _finish_part(self) -> None:
         recording, self._recording = self._recording, None
@@ -207,6 +226,8 @@ class Recorder:
             self._part += 1
             is_numbered = self._segment_seconds > 0 or self._part > 1
             path = part_path(self.path, self._source, self._part if is_numbered else None)
+            if self._is_kept(path):
+                continue
             how = os.O_CREAT | os.O_WRONLY | (0 if self._force else os.O_EXCL)
             try:
                 os.close(os.open(path, how, 0o666))
