@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -24,8 +26,13 @@ from run_squares import Detector
 from squares import square_x, write_video
 from stream_servers import HttpMjpeg, Silent
 
+from videogender.cli.live_parts import LiveParts
 from videogender.cli.main import main
+from videogender.config import Settings
+from videogender.errors import OutputError
 from videogender.frames import Faces, Frame, RgbPicture
+from videogender.sinks import background
+from videogender.sinks.background import BackgroundStdout
 from videogender.sinks.livelog import LiveLog
 
 pytestmark = pytest.mark.timed
@@ -203,6 +210,98 @@ def test_a_recording_goes_on_though_nobody_reads_the_data(clip: Path, tmp_path: 
     assert len(decoded_times(day)) == 30
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once_with_its_own_code(
+    clip: Path, tmp_path: Path, number: int
+) -> None:
+    day, program = tmp_path / "day.mkv", tmp_path / "slow.py"
+    program.write_text(SLOW_DISK)
+    with running(
+        "--file", str(clip), "--loop", "--no-display", "--record", str(day), "--json", "-",
+        program=str(program),
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        for _ in range(3):
+            assert child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.3)  # it waits for the recording
+        began = time.monotonic()
+        child.send_signal(number)
+        _, err = child.communicate(timeout=20)
+        assert time.monotonic() - began < 2
+    assert child.returncode == 128 + number, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has small pipes")
+def test_a_reader_that_stands_still_holds_nothing_up(clip: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    day = tmp_path / "day.mkv"
+    with running(
+        "--file", str(clip), "--loop", "--no-display", "--json", "-", "--record", str(day),
+        "--preset", "ultrafast", "-q",
+    ) as child:  # fmt: skip
+        assert child.stdout is not None
+        assert child.stderr is not None
+        fcntl.fcntl(child.stdout, 1031, 4096)  # F_SETPIPE_SZ: full after a dozen frames
+        until = time.monotonic() + 60
+
+        def recorded() -> int:
+            return len(decoded_times(day)) if day.exists() and day.stat().st_size > 2000 else 0
+
+        while recorded() < 75:  # it goes on all the same
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        began = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=20) == 143
+        assert time.monotonic() - began < 3
+        assert "standard output: its reader was too slow; " in child.stderr.read()
+
+
+def test_what_a_slow_reader_leaves_no_room_for_is_lost_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    written: list[str] = []
+
+    def late(text: str) -> None:
+        begun.set()
+        assert go.wait(20)
+        written.append(text)
+
+    monkeypatch.setattr(background, "_write", late)
+    with BackgroundStdout() as stdout:
+        stdout.write("first")
+        assert begun.wait(20)
+        for n in range(1005):
+            stdout.write(str(n))
+        assert stdout.lost == 5
+        go.set()
+    stdout.check_read()
+    assert written == ["first", *map(str, range(1000))]
+    assert stdout.lost == 5
+
+
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with BackgroundStdout() as stdout:
+        stdout._error = OSError(28, "No space left on device")  # what the thread would note
+    with pytest.raises(OutputError, match="standard output: cannot write: No space left"):
+        stdout.check_read()
+
+
+def test_with_a_page_a_reader_that_leaves_ends_nothing(clip: Path) -> None:
+    pytest.importorskip("uvicorn")
+    with running("--file", str(clip), "--no-display", "--serve", "0", "--json", "-") as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(timeout=60) == 4
+        assert "30 frames shown" in child.stderr.read()
+
+
 def test_without_a_recording_a_reader_that_leaves_ends_it(clip: Path) -> None:
     with running("--file", str(clip), "--loop", "--no-display", "--json", "-", "-q") as child:
         assert child.stdout is not None
@@ -247,6 +346,21 @@ def test_intervals_sum_up(run: Inside, clip: Path, tmp_path: Path) -> None:
         assert line["faces_max"] >= 1
         assert set(line["in_view_mean"]) == set(line["tracks"]) == {"female", "male", "unsure"}
         assert line["fps_in"] > 10
+        assert line["state"] == "running"
+    assert len({tuple(line) for line in lines[:-1]}) == 1  # one schema, the last one's, too
+
+
+def test_intervals_of_faces_that_are_not_followed_count_no_tracks(
+    run: Inside, clip: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    code, _, err = run(
+        "--file", str(clip), "--no-display", "--label-by", "frame", "--json", str(data),
+        "--interval", "1s",
+    )  # fmt: skip
+    assert code == 0, err
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    assert all(line["tracks"] is None for line in lines[:-1])
 
 
 def test_two_sources_are_recorded_apart_and_a_stream_shows_no_secret(
@@ -297,6 +411,8 @@ def test_a_window_that_was_asked_for_and_cannot_be(
         (["--loop"], 2, "--loop and --drop go with --file"),
         (["--segment", "5s"], 2, "--record-raw and --segment go with --record"),
         (["--interval", "5s"], 2, "--interval goes with --json"),
+        (["--token", "x"], 2, "--token goes with --serve"),
+        (["--json", "nowhere/x.jsonl"], 4, "the folder does not exist"),
         (["--size", "large"], 2, "--size should be"),
         (["--record", "x.mp4", "--record-raw", "--blur"], 2, "--record-raw would keep the faces"),
         (["--give-up-after", "1x"], 2, "--give-up-after should be a time"),
@@ -325,13 +441,51 @@ def test_outputs_do_not_replace_inputs_or_each_others_past(
     assert "is an input" in capsys.readouterr().err
 
 
+def test_numbered_recordings_replace_no_input(run: Inside, clip: Path, tmp_path: Path) -> None:
+    played = [tmp_path / "day-1.mp4", tmp_path / "day-0001.mp4"]
+    for path in played:
+        shutil.copy(clip, path)
+    day = ("--record", str(tmp_path / "day.mp4"), "--force", "--no-display")
+    code, _, err = run("--file", str(played[0]), "--file", str(clip), *day)
+    assert code == 4
+    assert "day-1.mp4: is an input or another output; name another file" in err
+    code, _, err = run("--file", str(played[1]), "--segment", "1h", *day)
+    assert code == 4
+    assert "day-0001.mp4: is an input or another output" in err
+    assert all(path.read_bytes() == clip.read_bytes() for path in played)
+
+
+def test_two_outputs_are_two_files(run: Inside, clip: Path, tmp_path: Path) -> None:
+    both = str(tmp_path / "b.mkv")
+    code, _, err = run("--file", str(clip), "--json", both, "--record", both, "--force")
+    assert code == 4
+    assert "b.mkv: is the file of --json; name another file" in err
+
+
+def test_the_log_is_left_alone_until_all_else_is_right(
+    run: Inside, clip: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    wrong = ("--file", str(clip), "--json", str(data), "--record", str(tmp_path / "day.avi"))
+    assert run(*wrong)[0] == 4
+    assert not data.exists()
+    data.write_text("mine")
+    assert run(*wrong, "--force")[0] == 4
+    assert data.read_text() == "mine"
+
+
+def test_a_token_from_a_file_may_end_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDEOGENDER_TOKEN", "s3cret\n")
+    assert LiveParts(Settings(), force=False).place("0", None) == ("127.0.0.1", 0, "s3cret")
+
+
 def test_a_log_can_be_followed_while_it_grows(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with LiveLog(path, unsure_below=0.65) as log:
         picture = RgbPicture(np.zeros((4, 4, 3), np.uint8))
         for index in range(3):
             frame = Frame(picture, index, index / 10, "s")
-            log.take(frame, Faces.empty(), time.monotonic(), {})
+            log.take(frame, Faces.empty(), time.monotonic())
             time.sleep(0.3)
         lines: list[Any] = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) >= 2

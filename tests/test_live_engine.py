@@ -28,6 +28,7 @@ from videogender.config import (
 from videogender.errors import ConfigError, OutputError, SourceError, VideogenderError
 from videogender.frames import Faces, RgbPicture
 from videogender.live.engine import Engine
+from videogender.sinks.livelog import LiveLog
 from videogender.sinks.record import Recorder
 from videogender.sinks.recording import Recording
 from videogender.sources.live import Grab, UnreachableError
@@ -288,6 +289,25 @@ def test_a_source_is_given_up_after_a_while() -> None:
     assert engine.stats()[0].state == "failed"
 
 
+def test_intervals_end_by_the_clock_though_no_frame_comes(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    sources = [Scripted(60, lives=[20] + [0] * 99), Scripted(10**6)]  # of one name
+    with LiveLog(data, unsure_below=0.65, interval_seconds=0.4) as log:
+        Engine(sources, SquareDetector(), PLAIN, duration_seconds=2.2).run([], log)
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    assert [line["index"] for line in lines] == [0, 1] * (len(lines) // 2)
+    assert "summary" in lines[-1]
+    lost, well = lines[:-2:2], lines[1:-2:2]
+    assert len(lost) == len(well) == 6
+    assert len({tuple(line) for line in lost + well}) == 1  # one schema
+    ends = np.cumsum([line["seconds"] for line in lost])
+    assert ends[:-1] == pytest.approx(0.4 * np.arange(1, 6), abs=0.15)
+    assert {line["state"] for line in lost[1:]} == {"reconnecting"}
+    assert [line["frames"] for line in lost[1:]] == [0] * 5
+    assert sum(line["fps_in"] * line["seconds"] for line in lost) == pytest.approx(20, abs=0.5)
+    assert all(line["frames"] > 5 and line["state"] == "running" for line in well[:-1])
+
+
 def test_one_failing_source_does_not_end_the_others() -> None:
     class Broken(Scripted):
         def grabs(self, stop: threading.Event) -> Iterator[Grab]:
@@ -298,7 +318,8 @@ def test_one_failing_source_does_not_end_the_others() -> None:
         [Broken(1, name="broken"), Scripted(40)], SquareDetector(), PLAIN, notice=told.append
     )
     watcher = Watcher()
-    engine.run([watcher])
+    with pytest.raises(SourceError, match="broken: no such camera"):  # once all have ended
+        engine.run([watcher])
     assert len(watcher.ages) > 20
     assert "broken: no such camera" in told
     assert [stats.state for stats in engine.stats()] == ["failed", "ended"]

@@ -305,6 +305,8 @@ def test_the_hud_says_all_that_it_should_and_leaves_the_rest_alone() -> None:
     for part in ("camera 0", "30.0 fps in", "29.5 out", "3 dropped", "41 ms", "p95 63 ms", "cpu"):
         assert part in text
     assert "4 faces: 2 female, 1 male, 1 unsure" in text
+    assert "came back once" in lines_of(replace(FIGURES, reconnects=1))
+    assert "came back 2 times" in lines_of(replace(FIGURES, reconnects=2))
     unknown = replace(FIGURES, latency_ms_p50=float("nan"), latency_ms_p95=float("nan"))
     assert "nan" not in " ".join(lines_of(unknown))
     array = np.full((480, 640, 3), 120, np.uint8)

@@ -24,7 +24,8 @@ from videogender.live.areas import Areas, areas_of
 from videogender.live.capture import Captured
 from videogender.live.engine import Engine
 from videogender.live.looking import Look
-from videogender.sinks.livelog import LiveLog
+from videogender.live.meter import Meter
+from videogender.sinks.livelog import LiveLog, SourceNow
 from videogender.sources.playback import Playback
 from videogender.zones.sources import of_source
 
@@ -257,9 +258,10 @@ def test_intervals_count_tracks_by_the_class_of_a_fine_tuned_head(tmp_path: Path
     masks = np.array([[0.9, 0.1], [0.5, 0.5]], np.float32)
     found = replace(faces_at((50, 1), (120, -1)), attributes=masks, classes=("mask", "no mask"))
     with LiveLog(data, unsure_below=0.65, interval_seconds=60) as log:
+        log.begin([SourceNow("s", "starting", Meter().read(), None)])
         for index in range(3):
-            log.take(frame(index, index / 10), found, index / 10, {})
-        log.finish("s", {})
+            log.take(frame(index, index / 10), found, index / 10)
+        log.end_interval([SourceNow("s", "running", Meter().read(), None)])
     line = json.loads(data.read_text().splitlines()[0])
     assert line["attributes"] == {"mask": 1, "no mask": 0, "unsure": 1}
     assert line["tracks"] == {"female": 1, "male": 1, "unsure": 0}
@@ -338,8 +340,8 @@ def test_zones_beside_the_picture_are_told_once(clip: Path) -> None:
 def test_without_zones_nothing_is_told(clip: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     with LiveLog(data, unsure_below=0.65) as log:
-        engine = Engine([Playback(clip)], SquareDetector(), log=log)
-        engine.run([])
+        engine = Engine([Playback(clip)], SquareDetector())
+        engine.run([], log)
     assert engine.stats()[0].zones is None
     assert all(areas.is_empty for areas in areas_of(Settings(), 2))
     text = data.read_text()

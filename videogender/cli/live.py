@@ -251,23 +251,30 @@ def live(
         as_flags=True,
     )
     run = LiveParts(settings, force=force)
-    run.check(record=record, record_raw=record_raw, segment=segment, json=json, interval=interval)
+    run.check(
+        record=record,
+        record_raw=record_raw,
+        segment=segment,
+        json=json,
+        interval=interval,
+        token=token,
+        serve=serve,
+    )
     ends_after = parse_time(duration, "--duration") or 0.0
     if (size or fps) and (url or file) and not camera:
         raise ConfigError("--size and --fps are asked of cameras; there is none here")
     if (loop or drop) and not file:
         raise ConfigError("--loop and --drop go with --file")
-    run.keep_inputs([*(file or [])], [path for path in (record, json) if path])
+    run.keep_apart(file or [], json, record)
     place = run.place(serve, token)
     window = run.window(display, has_page=place is not None)
     sources = run.sources(camera or [], url or [], file or [], loop=loop, drop=drop)
     run.check_zones(len(sources))
-    from videogender.sinks.rows import Stdout
+    from videogender.sinks.background import BackgroundStdout
 
-    stdout = Stdout(is_all=record is None)
+    stdout = BackgroundStdout(is_all=record is None and place is None and window is not True)
     failure: VideogenderError | None = None
     with ExitStack() as stack:
-        log = run.log(stack, json, parse_time(interval, "--interval") or 0.0, stdout)
         recorders = run.recorders(record, sources, parse_time(segment, "--segment") or 0.0)
         from videogender.cli.live_report import LiveReport
 
@@ -290,20 +297,25 @@ def live(
             settings,
             recorders=recorders,
             records_raw=record_raw,
-            log=log,
             duration_seconds=ends_after,
             notice=report.notice,
         )
         screens = run.screens(engine, report, place, window=window)
+        for screen in screens:
+            stack.callback(screen.close)
+        log = run.log(stack, json, parse_time(interval, "--interval") or 0.0, stdout)
         report.begin(engine, drops_nothing=[source.waits for source in sources])
-        try:
-            with report.signals(engine) as caught:
-                engine.run(screens)
-            stdout.check_read()
-        except VideogenderError as error:
-            failure = error
-        finally:
-            report.end(engine, recorders, json)
+        with report.signals(engine) as caught:
+            try:
+                with stdout:
+                    engine.run(screens, log)
+                stdout.check_read()
+            except VideogenderError as error:
+                failure = error
+            except KeyboardInterrupt:
+                pass  # a second signal: it ends at once
+            finally:
+                report.end(engine, recorders, json, stdout.lost)
     code = 0 if failure is None else explain(failure)
     code = caught.exit_code or code
     if not engine.ended_clean:

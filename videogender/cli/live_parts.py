@@ -30,6 +30,7 @@ class LiveParts:
     def __init__(self, settings: Settings, *, force: bool) -> None:
         self._settings = settings
         self._force = force
+        self._keep: frozenset[str] = frozenset()  # real paths that no recording replaces
 
     def check(self, **flags: Any) -> None:
         """Refuse flags that say nothing without others."""
@@ -37,17 +38,30 @@ class LiveParts:
             raise ConfigError("--record-raw and --segment go with --record FILE")
         if flags["interval"] and flags["json"] is None:
             raise ConfigError("--interval goes with --json FILE|-")
+        if flags["token"] and flags["serve"] is None:
+            raise ConfigError("--token goes with --serve [HOST:]PORT")
         if flags["record_raw"] and self._settings.render.blur:
             raise ConfigError(
                 "--record-raw would keep the faces that --blur hides; leave one of them out"
             )
 
-    def keep_inputs(self, inputs: list[Path], outputs: list[str]) -> None:
-        """Refuse to write over a file that is played."""
-        played = {os.path.realpath(path) for path in inputs}
-        for output in outputs:
-            if os.path.realpath(output) in played:
-                raise OutputError(f"{output}: is an input; name another file")
+    def keep_apart(self, inputs: list[Path], json: str | None, record: str | None) -> None:
+        """Refuse outputs that are inputs, each other, or there already; recorders know them."""
+        kept = {os.path.realpath(path): "an input" for path in inputs}
+        if json is not None and json != "-":
+            _refuse(json, kept)
+            self._check_new(json)
+            kept[os.path.realpath(json)] = "the file of --json"
+        if record is not None:
+            _refuse(record, kept)
+        self._keep = frozenset(kept)
+
+    def _check_new(self, path: str) -> None:
+        """Check a file that is opened only when all else is known to be right."""
+        if os.path.lexists(path) and not self._force:
+            raise OutputError(f"{path}: exists already; --force replaces it")
+        if not Path(path).absolute().parent.is_dir():
+            raise OutputError(f"{path}: the folder does not exist; make it first")
 
     def place(self, serve: str | None, token: str | None) -> tuple[str, int, str | None] | None:
         """Return host, port and token of the page, or None."""
@@ -56,7 +70,8 @@ class LiveParts:
         from videogender.sinks.web import generate_token, is_loopback, parse_serve
 
         host, port = parse_serve(serve)
-        token = token or os.environ.get(TOKEN_VARIABLE) or None
+        # Whoever puts a file's content there puts the end of its line there, too.
+        token = token or os.environ.get(TOKEN_VARIABLE, "").strip() or None
         if token is None and not is_loopback(host):
             token = generate_token()
         return host, port, token
@@ -94,7 +109,7 @@ class LiveParts:
     def log(
         self, stack: ExitStack, target: str | None, interval: float, stdout: Stdout
     ) -> LiveLog | None:
-        """Open the log, or return None."""
+        """Open the log, or return None; comes last, as it replaces what was there."""
         if target is None:
             return None
         from videogender.sinks.livelog import LiveLog
@@ -104,7 +119,7 @@ class LiveParts:
                 stdout.or_file(target),
                 unsure_below=self._settings.label.unsure_below,
                 interval_seconds=interval,
-                force=self._force,
+                follows=self._settings.track.label_by == "track",
             )
         )
 
@@ -124,6 +139,7 @@ class LiveParts:
                 segment_seconds=segment_seconds,
                 waits=source.waits,
                 force=self._force,
+                keep=self._keep,
             )
             for number, source in enumerate(sources, 1)
         ]
@@ -167,3 +183,9 @@ class LiveParts:
         if not screens:
             screens.append(report.status_line(engine))
         return screens
+
+
+def _refuse(path: str, kept: dict[str, str]) -> None:
+    """Refuse to write to a file, by its real path, that is something else already."""
+    if (what := kept.get(os.path.realpath(path))) is not None:
+        raise OutputError(f"{path}: is {what}; name another file")

@@ -19,7 +19,7 @@ from rich.text import Text
 from videogender.cli.signals import Caught, catching
 from videogender.frames import Faces
 from videogender.live.engine import Engine
-from videogender.live.stats import LiveStats, Screen
+from videogender.live.stats import LiveStats, Screen, came_back
 from videogender.sinks.record import Recorder
 from videogender.zones.figures import LABELS
 
@@ -81,7 +81,9 @@ class LiveReport:
             self._status.start()
         self._status.update(Text(text))
 
-    def end(self, engine: Engine, recorders: Sequence[Recorder], json: str | None) -> None:
+    def end(
+        self, engine: Engine, recorders: Sequence[Recorder], json: str | None, lost_lines: int
+    ) -> None:
         """Say what it came to."""
         self._stop_status()
         for name, figures in zip(engine.names, engine.summaries(), strict=True):
@@ -95,9 +97,12 @@ class LiveReport:
                 self.note(f"recording -> {path}{more}{lost}")
         if json is not None and json != "-":
             self.note(f"data -> {json}")
+        if lost_lines:
+            lines = "a line is" if lost_lines == 1 else f"{lost_lines:,} lines are"
+            self.notice(f"standard output: its reader was too slow; {lines} lost")
 
     def signals(self, engine: Engine) -> AbstractContextManager[Caught]:
-        """Let Ctrl-C and SIGTERM end the run in order; a second Ctrl-C ends it at once."""
+        """Let Ctrl-C and SIGTERM end the run in order; a second of them ends it at once."""
 
         def end_at_once() -> None:
             raise KeyboardInterrupt
@@ -154,7 +159,7 @@ def _summary(figures: dict[str, Any]) -> str:
         f"to label {_ms(figures['label_ms_p50'])} (p95 {_ms(figures['label_ms_p95'])})",
     ]
     if figures["reconnects"]:
-        parts.append(f"came back {figures['reconnects']} times")
+        parts.append(came_back(figures["reconnects"]))
     return "; ".join(parts)
 
 

@@ -15,7 +15,7 @@ __all__ = ["Caught", "catching", "press_ctrl_c"]
 
 @dataclass(slots=True)
 class Caught:
-    """The signal that ended a run, or None."""
+    """The newest signal that ends a run, or None."""
 
     number: int | None = None
 
@@ -40,8 +40,7 @@ def catching(
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         is_first = caught.number is None
-        if is_first:
-            caught.number = number
+        caught.number = number
         (stop if is_first else again)()
 
     with handling(numbers, on_signal):

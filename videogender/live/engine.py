@@ -25,7 +25,7 @@ from videogender.live.handoff import Bell
 from videogender.live.looking import Looker
 from videogender.live.stats import LateScreen, LiveStats, Screen, State
 from videogender.pipeline import BatchDetector
-from videogender.sinks.livelog import LiveLog
+from videogender.sinks.livelog import LiveLog, SourceNow
 from videogender.sinks.record import Recorder, stop_all
 from videogender.sources.live import LiveSource
 from videogender.text import printable
@@ -66,7 +66,6 @@ class Engine:
         *,
         recorders: Sequence[Recorder] = (),
         records_raw: bool = False,
-        log: LiveLog | None = None,
         duration_seconds: float = 0.0,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -78,7 +77,6 @@ class Engine:
             settings: how to follow, label and draw; None takes the defaults.
             recorders: one a source, or none. They run from the beginning.
             records_raw: record pictures without anything drawn on them.
-            log: told each frame that is shown.
             duration_seconds: how long to run; 0 is until it is stopped, or all sources end.
             notice: told in one line when a source is lost, comes back, fails or ends.
 
@@ -111,11 +109,11 @@ class Engine:
         self._most_threshold = self.looker.face_threshold if blur else 1.0
         self._recorders = list(recorders)
         self._records_raw = records_raw
-        self._log = log
+        self._log: LiveLog | None = None
         self._duration = duration_seconds
         self._notice = notice
         self._device = _device_of(detector)
-        self.ended_clean = True
+        self.ended_clean = False
         self._stop = threading.Event()
         self._paused = False
         self._faces = [(0, 0, 0)] * len(self.captures)  # female, male, unsure now in view
@@ -216,16 +214,14 @@ class Engine:
     def _stats_of(self, position: int) -> LiveStats:
         """Return how a source does, without its zones."""
         capture = self.captures[position]
-        state, message = capture.condition
+        state = self._state_of(position)
         female, male, unsure = self._faces[position] if state in _IN_VIEW else (0, 0, 0)
-        if state == "running" and self._paused and capture.waits:
-            state = "paused"
         fps_in, fps_out = capture.meter.rates()
         p50, p95 = capture.meter.latency_ms()
         return LiveStats(
             source=capture.name,
             state=state,
-            message=message,
+            message=capture.condition[1],
             fps_in=fps_in,
             fps_out=fps_out,
             latency_ms_p50=p50,
@@ -240,6 +236,11 @@ class Engine:
             device=self._device,
         )
 
+    def _state_of(self, position: int) -> State:
+        capture = self.captures[position]
+        state = capture.condition[0]
+        return "paused" if state == "running" and self._paused and capture.waits else state
+
     def summaries(self) -> list[dict[str, Any]]:
         """Return each source's figures over the whole run."""
         return [
@@ -253,14 +254,19 @@ class Engine:
             for capture, areas in zip(self.captures, self._areas, strict=True)
         ]
 
-    def run(self, screens: Sequence[Screen] = ()) -> None:
+    def run(self, screens: Sequence[Screen] = (), log: LiveLog | None = None) -> None:
         """Watch until all sources end, the time is up, or `request_stop`; screens are closed.
 
+        Args:
+            screens: where frames are shown.
+            log: told each frame that is shown.
+
         Raises:
-            SourceError: every source failed.
+            SourceError: a source failed, which does not end the others.
             OutputError: a recording or the log could not be written to its end.
             VideogenderError: what the network raised.
         """
+        self._log = log
         with quick_collections():
             self._watch(screens)
         self._finish()
@@ -272,6 +278,8 @@ class Engine:
                 pass  # the first forward pass takes longer than all others
             began = time.monotonic()
             self.start_recording()
+            if self._log is not None:
+                self._log.begin(self._sources_now())
             for capture in self.captures:
                 capture.start(began)
             while not self._stop.is_set():
@@ -281,12 +289,14 @@ class Engine:
                 is_over = is_over and (not self._looks_first or self.looker.is_idle)
                 moved = self._view(screens)
                 self._tell_changes()
+                self._log_interval()
                 if self.looker.error is not None:
                     raise self.looker.error
                 if is_over and not moved:
                     break
                 if self._duration and time.monotonic() - began >= self._duration:
                     break
+            self._log_interval(is_last=True)
         finally:
             self.ended_clean = self._end(screens)
 
@@ -308,7 +318,13 @@ class Engine:
         for position, now in shown:
             self.captures[position].meter.show(now.captured.captured_seconds)
             if self._log is not None:
-                self._write_log(self._log, position, now)
+                self._log.take(
+                    now.captured.frame,
+                    now.faces,
+                    now.captured.captured_seconds,
+                    where=now.where,
+                    position=position,
+                )
         return bool(shown)
 
     def _show_again(self, screen: LateScreen) -> None:
@@ -345,25 +361,21 @@ class Engine:
             recorder.write(rgb, frame.pts_seconds or 0.0)
         return shown
 
-    def _write_log(self, log: LiveLog, position: int, shown: Shown) -> None:
-        stats = self._stats_of(position)
-        figures = {
-            "fps_in": stats.fps_in,
-            "fps_out": stats.fps_out,
-            "latency_ms_p50": stats.latency_ms_p50,
-            "latency_ms_p95": stats.latency_ms_p95,
-            "dropped": stats.dropped,
-            "state": stats.state,
-        }
-        log.take(
-            shown.captured.frame,
-            shown.faces,
-            shown.captured.captured_seconds,
-            figures,
-            where=shown.where,
-            happened=self._areas[position].happened,
-            position=position,
-        )
+    def _log_interval(self, *, is_last: bool = False) -> None:
+        """Sum an interval up once it is over by the clock, whether frames come or not."""
+        log = self._log
+        if log is not None and log.sums_up and (is_last or log.is_due(time.monotonic())):
+            log.end_interval(self._sources_now())
+
+    def _sources_now(self) -> list[SourceNow]:
+        return [
+            SourceNow(
+                capture.name, self._state_of(position), capture.meter.read(), areas.happened()
+            )
+            for position, (capture, areas) in enumerate(
+                zip(self.captures, self._areas, strict=True)
+            )
+        ]
 
     def _tell_changes(self) -> None:
         for position, capture in enumerate(self.captures):
@@ -418,13 +430,10 @@ class Engine:
         return False
 
     def _finish(self) -> None:
-        """Write the summaries, and raise what went wrong on the way."""
+        """Write the summaries, and raise the first of what went wrong on the way."""
         if self._log is not None:
             for position, summary in enumerate(self.summaries()):
                 self._log.finish(self.names[position], summary, position=position)
-        errors = [capture.error for capture in self.captures]
-        if all(errors) and errors[0] is not None:
-            raise errors[0]
         for error in [*self._failures, *(recorder.error for recorder in self._recorders)]:
             if error is not None:
                 raise _in_words(error)
@@ -432,6 +441,9 @@ class Engine:
             if not recorder.stop(0.0):
                 path = [recorder.path, *recorder.paths][-1]
                 raise OutputError(f"{path}: its end is missing: there was no time to encode it")
+        for capture in self.captures:
+            if capture.error is not None:
+                raise capture.error
 
 
 def _in_words(error: Exception) -> VideogenderError:

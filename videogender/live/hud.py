@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from videogender.live.stats import LiveStats
+from videogender.live.stats import LiveStats, came_back
 from videogender.render import Canvas
 
 __all__ = ["KEYS", "draw_hud", "draw_keys", "draw_note", "lines_of"]
@@ -34,7 +34,7 @@ def lines_of(stats: LiveStats) -> list[str]:
         f"{stats.device}",
     ]
     if stats.reconnects:
-        lines.insert(2, f"came back {stats.reconnects} times")
+        lines.insert(2, came_back(stats.reconnects))
     return lines
 
 

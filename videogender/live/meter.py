@@ -141,14 +141,13 @@ class Meter:
         with self._lock:
             self.dropped += 1
 
-    def show(self, captured_seconds: float) -> float:
-        """Count a frame that is on the screen by now, and return its latency in seconds."""
+    def show(self, captured_seconds: float) -> None:
+        """Count a frame that is on the screen by now."""
         now = time.monotonic()
         with self._lock:
             self._shown.tick(now)
             self._display.add(now - captured_seconds)
             self.frames += 1
-        return now - captured_seconds
 
     def look(self, captured_seconds: float) -> None:
         """Count a frame whose labels are known by now."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from videogender.frames import Faces
 
-__all__ = ["LateScreen", "LiveControl", "LiveStats", "Screen", "State"]
+__all__ = ["LateScreen", "LiveControl", "LiveStats", "Screen", "State", "came_back"]
 
 State = Literal["starting", "running", "reconnecting", "paused", "ended", "failed"]
 
@@ -59,6 +59,11 @@ class LiveStats:
     device: str
     zones: Mapping[str, Any] | None = None
     zone_events: Mapping[str, Any] | None = None
+
+
+def came_back(reconnects: int) -> str:
+    """Say how often a source came back after it was lost."""
+    return "came back once" if reconnects == 1 else f"came back {reconnects} times"
 
 
 class LiveControl(Protocol):

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.errors import OutputError
 from videogender.frames import Faces, Frame, Label
 from videogender.sinks.jsonl import frame_record
-from videogender.sinks.rows import RowSink, Target, rounded
+from videogender.sinks.rows import Target, TextSink, plain, rounded
+from videogender.zones.figures import GROUPS, LABELS
 
 if TYPE_CHECKING:
+    from videogender.live.meter import Reading
+    from videogender.live.stats import State
     from videogender.zones.figures import Tallies, Whereabouts
 
-__all__ = ["LiveLog"]
+__all__ = ["LiveLog", "SourceNow"]
 
-_LABELS: tuple[Label, ...] = ("female", "male", "unsure")
-_GROUPS = ("all", *_LABELS)
 _FLUSH_SECONDS = 0.5
 
 
-class LiveLog(RowSink):
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceNow:
+    """How far a source has come when an interval ends.
+
+    Attributes:
+        name: of the source; several may have one.
+        state: what its capture does.
+        reading: of its meter.
+        happened: what was counted in zones so far, or None.
+    """
+
+    name: str
+    state: State
+    reading: Reading
+    happened: Tallies | None
+
+
+class LiveLog(TextSink):
     """Writes JSON Lines as things happen; a file can be followed, and keeps what a kill leaves.
+
+    Each line has the name of its `source` and its `index`, from 0.
 
     Where zones are used, a frame has `zones` [{"name", "now": faces inside by label}] and `lines`
     [{"name", "in", "out": crossings so far}] besides the `zones` of each face. An interval has what
@@ -43,10 +60,10 @@ class LiveLog(RowSink):
         target: the file, or standard output.
         unsure_below: least probability of the winning label, 0.5 to 1.
         interval_seconds: length of what a line sums up; 0 writes every frame.
-        force: replace a file that exists.
+        follows: faces have tracks.
 
     Raises:
-        OutputError: the file exists or cannot be opened.
+        OutputError: the file cannot be opened.
     """
 
     def __init__(
@@ -55,29 +72,29 @@ class LiveLog(RowSink):
         *,
         unsure_below: float,
         interval_seconds: float = 0.0,
-        force: bool = False,
+        follows: bool = True,
     ) -> None:
-        if isinstance(target, Path) and not force and os.path.lexists(target):
-            raise OutputError(f"{target}: exists already; --force replaces it")
-        super().__init__(target, unsure_below=unsure_below)
-        self._interval = interval_seconds
+        super().__init__(target)
+        self._unsure_below = unsure_below
+        self._interval_seconds = interval_seconds
+        self._follows = follows
         self._flushed = time.monotonic()
-        self._since: dict[int, _Interval] = {}
-        self._told: dict[int, Tallies] = {}  # what was counted in zones until the last line
+        self._before: Sequence[SourceNow] = ()  # when the interval began
+        self._due = 0.0
+        self._seen: dict[int, _Interval] = {}
 
-    def write(self, frame: Frame, faces: Faces, where: Whereabouts | None = None) -> None:
-        """Take a frame that was captured just now."""
-        self.take(frame, faces, time.monotonic(), {}, where=where)
+    @property
+    def sums_up(self) -> bool:
+        """Whether a line tells of an interval, not of a frame."""
+        return self._interval_seconds > 0
 
     def take(
         self,
         frame: Frame,
         faces: Faces,
         captured_seconds: float,
-        figures: Mapping[str, Any],
         *,
         where: Whereabouts | None = None,
-        happened: Callable[[], Tallies | None] = lambda: None,
         position: int = 0,
     ) -> None:
         """Take a frame that was shown.
@@ -86,31 +103,52 @@ class LiveLog(RowSink):
             frame: what was shown.
             faces: what was drawn on it.
             captured_seconds: when it was captured, on the clock of `time.monotonic`.
-            figures: rates and latencies at this moment, for the line that ends an interval.
             where: who is in which zone, or None without zones.
-            happened: returns what was counted in zones so far.
-            position: of the source; several may have one name.
+            position: of the source.
         """
-        if not self._interval:
-            record: dict[str, Any] = {**frame_record(frame, faces, self.unsure_below, where)}
+        if not self.sums_up:
+            record = {
+                "source": frame.source,
+                "index": position,
+                **frame_record(frame, faces, self._unsure_below, where),
+            }
             found = record.pop("faces")
             if where is not None:
-                record.update(_of_frame(where, faces.labels(self.unsure_below)))
+                record.update(_of_frame(where, faces.labels(self._unsure_below)))
             record["captured"] = _wall_time(captured_seconds)
             record["latency_ms"] = rounded((time.monotonic() - captured_seconds) * 1e3, 1)
             self._line({**record, "faces": found})
             return
-        interval = self._since.setdefault(position, _Interval(captured_seconds))
-        interval.add(faces, self.unsure_below, where)
-        interval.happened = happened
-        if captured_seconds - interval.began >= self._interval:
-            self._end_interval(frame.source, position, captured_seconds, figures)
+        self._interval(position).add(faces, self._unsure_below, where)
+
+    def begin(self, sources: Sequence[SourceNow]) -> None:
+        """Begin the first interval.
+
+        Args:
+            sources: all of them, in order.
+        """
+        self._before = sources
+        self._due = sources[0].reading.seconds + self._interval_seconds
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the interval is over at a time of `time.monotonic`."""
+        return now >= self._due
+
+    def end_interval(self, sources: Sequence[SourceNow]) -> None:
+        """Write a line a source of what happened since the interval began, and begin the next.
+
+        Args:
+            sources: all of them, in order, at the end of the interval.
+        """
+        for position, (before, now) in enumerate(zip(self._before, sources, strict=True)):
+            self._sum_up(position, before, now)
+        self._before = sources
+        while self.is_due(sources[0].reading.seconds):  # when it ends late, others do not
+            self._due += self._interval_seconds
 
     def finish(self, source: str, summary: Mapping[str, Any], *, position: int = 0) -> None:
-        """Write a source's figures over the whole run, after the interval that was under way."""
-        if self._interval and position in self._since:
-            self._end_interval(source, position, time.monotonic(), {})
-        self._line({"source": source, "summary": _plain(summary)})
+        """Write a source's figures over the whole run."""
+        self._line({"source": source, "index": position, "summary": plain(summary, 2)})
 
     def put(self, text: str) -> None:
         """Write text; whoever follows the file sees it within half a second of the next."""
@@ -123,36 +161,38 @@ class LiveLog(RowSink):
             except OSError as error:
                 raise self._failed(error) from error
 
-    def _end_interval(
-        self, source: str, position: int, now: float, figures: Mapping[str, Any]
-    ) -> None:
-        interval = self._since.pop(position)
+    def _interval(self, position: int) -> _Interval:
+        return self._seen.setdefault(position, _Interval(follows=self._follows))
+
+    def _sum_up(self, position: int, before: SourceNow, now: SourceNow) -> None:
+        interval = self._interval(position)
+        del self._seen[position]
         zones: dict[str, Any] = {}
-        if (happened := interval.happened()) is not None:
-            before = self._told.get(position)
-            zones = interval.zones(happened if before is None else happened.since(before))
-            self._told[position] = happened
+        if (happened := now.happened) is not None:
+            earlier = before.happened
+            zones = interval.zones(happened if earlier is None else happened.since(earlier))
         self._line(
             {
-                "source": source,
-                "began": _wall_time(interval.began),
-                "seconds": rounded(now - interval.began, 3),
+                "source": now.name,
+                "index": position,
+                "began": _wall_time(before.reading.seconds),
+                "seconds": rounded(now.reading.seconds - before.reading.seconds, 3),
                 **interval.record(),
-                **_plain(figures),
+                **plain(now.reading.since(before.reading), 2),
+                "state": now.state,
                 **zones,
             }
         )
-        self._since[position] = _Interval(now)
 
     def _line(self, record: Mapping[str, Any]) -> None:
         self.put(json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n")
 
 
 class _Interval:
-    """What was seen since a time."""
+    """What was seen of a source in an interval."""
 
-    def __init__(self, began: float) -> None:
-        self.began = began
+    def __init__(self, *, follows: bool) -> None:
+        self._follows = follows
         self._frames = 0
         self._most = 0
         self._in_view: Counter[str] = Counter()
@@ -160,20 +200,17 @@ class _Interval:
         self._classes: tuple[str, ...] = ()  # of a fine-tuned head
         self._attributes: dict[int, str] = {}
         # Faces in each zone, summed over frames.
-        self._in_zones: NDArray[np.int64] = np.zeros((0, len(_GROUPS)), np.int64)
-        self._peaks: NDArray[np.int64] = np.zeros((0, len(_GROUPS)), np.int64)
-        self.happened: Callable[[], Tallies | None] = lambda: None
+        self._in_zones: NDArray[np.int64] | None = None
+        self._peaks: NDArray[np.int64] | None = None
 
     def add(self, faces: Faces, unsure_below: float, where: Whereabouts | None) -> None:
         """Count the faces of a frame."""
         labels = faces.labels(unsure_below)
         if where is not None:
             now = [list(counts.values()) for counts in where.now(labels)]
-            counts = np.array(now, np.int64).reshape(-1, len(_GROUPS))
-            if not len(self._peaks):
-                self._in_zones = self._peaks = counts * 0
-            self._in_zones = self._in_zones + counts
-            self._peaks = np.maximum(self._peaks, counts)
+            counts = np.array(now, np.int64).reshape(-1, len(GROUPS))
+            self._in_zones = counts if self._in_zones is None else self._in_zones + counts
+            self._peaks = counts if self._peaks is None else np.maximum(self._peaks, counts)
         self._frames += 1
         self._most = max(self._most, len(faces))
         self._in_view.update(labels)
@@ -186,14 +223,14 @@ class _Interval:
     def record(self) -> dict[str, Any]:
         """Sum it up: mean faces in view, by label, and how many different tracks there were."""
         frames = max(1, self._frames)
-        in_view = {label: rounded(self._in_view[label] / frames, 3) for label in _LABELS}
+        in_view = {label: rounded(self._in_view[label] / frames, 3) for label in LABELS}
         last = Counter(self._tracks.values())
         found: dict[str, Any] = {
             "frames": self._frames,
             "faces_mean": rounded(sum(self._in_view.values()) / frames, 3),
             "faces_max": self._most,
             "in_view_mean": in_view,
-            "tracks": {label: last[label] for label in _LABELS},
+            "tracks": {label: last[label] for label in LABELS} if self._follows else None,
         }
         if self._classes:
             classes = Counter(self._attributes.values())
@@ -203,11 +240,14 @@ class _Interval:
     def zones(self, counted: Tallies) -> dict[str, Any]:
         """Sum up zones and lines: mean faces inside, most at once, and what came and went."""
         figures = counted.figures()
-        means = (self._in_zones / max(1, self._frames)).round(3)
+        nobody = np.zeros((len(figures["zones"]), len(GROUPS)), np.int64)
+        in_zones = nobody if self._in_zones is None else self._in_zones
+        peaks = nobody if self._peaks is None else self._peaks
+        means = (in_zones / max(1, self._frames)).round(3)
         for row, zone in enumerate(figures["zones"]):
             del zone["points"], zone["mean_dwell_seconds"]
-            zone["inside_mean"] = dict(zip(_GROUPS, means[row].tolist(), strict=True))
-            zone["peak"] = dict(zip(_GROUPS, self._peaks[row].tolist(), strict=True))
+            zone["inside_mean"] = dict(zip(GROUPS, means[row].tolist(), strict=True))
+            zone["peak"] = dict(zip(GROUPS, peaks[row].tolist(), strict=True))
         for line in figures["lines"]:
             del line["points"]
         return figures
@@ -229,13 +269,3 @@ def _wall_time(captured_seconds: float) -> str:
     wall = time.time() - (time.monotonic() - captured_seconds)
     moment = datetime.fromtimestamp(wall, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures that JSON takes: rounded, NaN as null."""
-    return {
-        key: (None if math.isnan(value) else rounded(value, 2))
-        if isinstance(value, float)
-        else value
-        for key, value in figures.items()
-    }

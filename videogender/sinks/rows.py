@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from videogender.errors import OutputError
 from videogender.frames import Faces, Frame
@@ -16,7 +18,7 @@ from videogender.text import printable
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
 
-__all__ = ["RowSink", "Stdout", "Target", "TextSink", "rounded"]
+__all__ = ["RowSink", "Stdout", "Target", "TextSink", "plain", "rounded"]
 
 
 class Stdout(io.TextIOBase):
@@ -56,13 +58,16 @@ class Stdout(io.TextIOBase):
         """
         if not self.is_left:
             try:
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                self._send(text)
             except BrokenPipeError:
                 if self._is_all:
                     raise
                 self.is_left = True
         return len(text)
+
+    def _send(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     def check_read(self) -> None:
         """Tell, once all else is written, that its reader left before the end.
@@ -191,6 +196,24 @@ class RowSink(TextSink, ABC):
             OutputError: the disk is full, or the file cannot be written for another reason.
             BrokenPipeError: nobody reads standard output any more.
         """
+
+
+def plain(figures: Mapping[str, Any], digits: int | None = None) -> dict[str, Any]:
+    """Return figures that JSON takes: what is not finite as null.
+
+    Args:
+        figures: by name; only numbers with a fraction are changed.
+        digits: to round them to; None leaves them as they are.
+    """
+
+    def told(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else rounded(value, digits)
+
+    return {name: told(value) for name, value in figures.items()}
 
 
 def rounded(value: float, digits: int) -> float:

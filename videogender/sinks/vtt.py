@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from videogender.frames import Faces, Frame
 from videogender.sinks.rows import RowSink, Target
+from videogender.zones.figures import LABELS
 
 if TYPE_CHECKING:
     from videogender.zones.figures import Whereabouts
 
 __all__ = ["VttSink"]
 
-_LABELS = ("female", "male", "unsure")
 # How long a lone frame is shown: nothing tells.
 _LONE_FRAME_SECONDS = 0.04
 
@@ -73,7 +73,7 @@ def _text(labels: Sequence[str], where: Whereabouts | None) -> str:
 
 def _counts(labels: Iterable[str]) -> str:
     counts = Counter(labels)
-    return ", ".join(f"{counts[label]} {label}" for label in _LABELS if counts[label])
+    return ", ".join(f"{counts[label]} {label}" for label in LABELS if counts[label])
 
 
 def _escaped(text: str) -> str:

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from videogender import __version__
 from videogender.errors import VideogenderError
 from videogender.live.stats import LiveControl
+from videogender.sinks.rows import plain
 from videogender.sinks.web.feed import Feed, Picture, Viewer
 from videogender.sinks.web.history import History
 from videogender.sinks.web.metrics import CONTENT_TYPE, metrics_text
@@ -104,7 +105,7 @@ class _Answers:
             "can_record": control.can_record,
             "recording": control.recording,
             "recording_trouble": control.recording_trouble,
-            "sources": [_plain(asdict(one)) for one in control.stats()],
+            "sources": [plain(asdict(one)) for one in control.stats()],
         }
         if (since := request.query_params.get("since")) is not None:
             samples = self._history.since(_seconds(since))
@@ -187,14 +188,6 @@ def _seconds(text: str) -> float:
     if math.isnan(value):
         raise HTTPException(422, "since should be a number of seconds")
     return value
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace what JSON has no word for by null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 class _Stream(Response):

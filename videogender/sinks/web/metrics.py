@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from videogender.live.stats import LiveControl, LiveStats, State
+from videogender.zones.figures import LABELS
 
 __all__ = ["CONTENT_TYPE", "metrics_text"]
 
@@ -76,7 +77,7 @@ def metrics_text(control: LiveControl, viewers: int, version: str) -> str:
 
 def _faces(sources: Sequence[dict[str, str]], stats: Sequence[LiveStats]) -> Iterable[_Sample]:
     for source, one in zip(sources, stats, strict=True):
-        for label in ("female", "male", "unsure"):
+        for label in LABELS:
             yield {**source, "label": label}, getattr(one, label)
 
 
