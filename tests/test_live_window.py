@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import ImageGrab
 from squares import write_video
+from web_run import RUNNING, Run
 
+from videogender.frames import Faces
+from videogender.sinks import window
 from videogender.sinks.window import why_no_display
 
 pytestmark = pytest.mark.timed
@@ -127,15 +131,79 @@ def test_a_lost_stream_says_so_in_the_window(display: str, tmp_path: Path) -> No
     from stream_servers import HttpMjpeg
 
     with HttpMjpeg(size_wh=(480, 320)) as server:
-        with watching(display, tmp_path, "--url", server.url, "--timeout-seconds", "2") as child:
+        args = ("--url", server.url, "--timeout-seconds", "2", "--no-hud")
+        with watching(display, tmp_path, *args) as child:
             looks_like(display, orange)
-            bright = np.asarray(ImageGrab.grab(xdisplay=display))[200:300, 100:400].mean()
+            below = np.s_[300:400, 100:400]  # the note
+            bright = np.asarray(ImageGrab.grab(xdisplay=display))[below].mean()
             server.stop()
-            looks_like(display, lambda screen: bool(screen[200:300, 100:400].mean() < 0.8 * bright))
+            looks_like(display, lambda screen: bool(screen[below].mean() < 0.8 * bright))
             press(display, "Escape")
             _, err = child.communicate(timeout=10)
         assert child.returncode == 0
         assert "trying again" in err
+
+
+class StandIn:
+    """OpenCV whose windows are only talked about."""
+
+    error = RuntimeError
+
+    def __init__(self) -> None:
+        self.windows_wh: list[tuple[int, int]] = []
+        self.painted: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+
+    def __getattr__(self, name: str) -> Any:
+        return 1 if name.isupper() else lambda *args: 1
+
+    def resizeWindow(  # noqa: N802
+        self, title: str, width: int, height: int
+    ) -> None:
+        self.windows_wh.append((width, height))
+
+    def cvtColor(self, rgb: NDArray[np.uint8], how: int) -> NDArray[np.uint8]:  # noqa: N802
+        return rgb
+
+    def imshow(self, title: str, bgr: NDArray[np.uint8]) -> None:
+        self.painted = bgr
+
+
+@pytest.mark.parametrize(
+    ("sizes_wh", "painted_wh", "windows_wh"),
+    [
+        # A window is there before the first picture, and changes only where tiles do.
+        ([(640, 480)], (640, 480), [(640, 480)]),
+        ([(2, 2)], (480, 480), [(640, 480), (480, 480)]),
+        ([(3840, 2160)], (3840, 2160), [(640, 480), (1440, 810)]),
+        ([(64, 48), (720, 540)], (1440, 540), [(1280, 480), (1440, 540)]),
+        ([(720, 540), (64, 48)], (1440, 540), [(1280, 480), (1440, 540)]),
+    ],
+)
+def test_the_window_fits_the_largest_picture_and_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+    sizes_wh: list[tuple[int, int]],
+    painted_wh: tuple[int, int],
+    windows_wh: list[tuple[int, int]],
+) -> None:
+    class Control(Run):
+        paused = False
+
+        def set_paused(self, value: bool) -> None:
+            raise AssertionError("nobody presses a key")
+
+        def request_stop(self) -> None:
+            return None
+
+    cv2 = StandIn()
+    monkeypatch.setattr(window, "why_no_display", lambda: None)
+    monkeypatch.setattr(window, "load_opencv", lambda: cv2)
+    shown = window.Window(Control(*[RUNNING] * len(sizes_wh)))
+    shown.poll()
+    for source, (width, height) in enumerate(sizes_wh):
+        shown.show(source, np.zeros((height, width, 3), np.uint8), Faces.empty(), 0.0)
+        shown.poll()
+    assert cv2.painted.shape[1::-1] == painted_wh
+    assert cv2.windows_wh == windows_wh
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only X has displays by name")

@@ -40,6 +40,13 @@ class Grid:
         self.tile_wh = (max(1, int(width * shrink)), max(1, int(height * shrink)))
         self.size_wh = (self.columns * self.tile_wh[0], self.rows * self.tile_wh[1])
 
+    @property
+    def window_wh(self) -> tuple[int, int]:
+        """Size of a window for the whole that fits a usual screen."""
+        width, height = self.size_wh
+        shrink = min(1.0, _MOST_WH[0] / width, _MOST_WH[1] / height)
+        return max(1, int(width * shrink)), max(1, int(height * shrink))
+
     def tile(self, whole: NDArray[np.uint8], position: int) -> NDArray[np.uint8]:
         """Return the view of one tile in a whole picture [H, W, 3]."""
         width, height = self.tile_wh

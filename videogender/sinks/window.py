@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
@@ -24,7 +25,7 @@ from videogender.render import Canvas
 __all__ = ["Window", "WindowControl", "load_opencv", "why_no_display"]
 
 _TITLE = "videogender"
-_FIRST_TILE_WH = (640, 480)
+_LEAST_TILE_WH = (640, 480)
 _STATS_SECONDS = 0.25
 _KEYS_SHOWN_SECONDS = 8.0
 _ESCAPE = 27
@@ -146,6 +147,8 @@ class Window:
         self, source: int, rgb: NDArray[np.uint8], faces: Faces, captured_seconds: float
     ) -> None:
         """Keep a picture for the next `poll`."""
+        if self._newest[source] is None:
+            self._grid = None  # its picture may be the largest
         self._newest[source] = rgb
         self._changed = True
 
@@ -175,15 +178,7 @@ class Window:
 
     def _paint(self, now: float) -> None:
         cv2 = self._cv2
-        if self._grid is None:
-            first = next((rgb for rgb in self._newest if rgb is not None), None)
-            tile_wh = _FIRST_TILE_WH if first is None else (first.shape[1], first.shape[0])
-            grid = Grid(len(self._names), tile_wh)
-            self._whole = np.zeros((grid.size_wh[1], grid.size_wh[0], 3), np.uint8)
-            cv2.resizeWindow(_TITLE, *grid.size_wh)
-            self._grid = None if first is None else grid
-        else:
-            grid = self._grid
+        grid = self._grid = self._grid or self._fitting_grid()
         for position, (rgb, stats) in enumerate(zip(self._newest, self._stats, strict=True)):
             tile = grid.tile(self._whole, position)
             if rgb is None:
@@ -198,6 +193,15 @@ class Window:
         elif now - self._opened < _KEYS_SHOWN_SECONDS or self._control.paused:
             draw_keys(canvas)
         cv2.imshow(_TITLE, cv2.cvtColor(self._whole, cv2.COLOR_RGB2BGR))
+
+    def _fitting_grid(self) -> Grid:
+        """Lay out the tiles for the largest picture so far; the window changes only with them."""
+        grid = Grid(len(self._names), _tile_wh([rgb for rgb in self._newest if rgb is not None]))
+        width, height = grid.size_wh
+        if self._whole.shape[:2] != (height, width):
+            self._whole = np.zeros((height, width, 3), np.uint8)
+            self._cv2.resizeWindow(_TITLE, *grid.window_wh)
+        return grid
 
     def _write_on(self, tile: Canvas, stats: LiveStats) -> None:
         if self._control.paused:
@@ -231,6 +235,15 @@ class Window:
                 threading.Thread(target=_write_png, args=(path, rgb), daemon=True).start()
                 saved.append(str(path))
         self._note = (f"saving {', '.join(saved) or 'nothing yet'}", time.monotonic() + 3)
+
+
+def _tile_wh(pictures: list[NDArray[np.uint8]]) -> tuple[int, int]:
+    """Return the size of the largest picture, grown where it is too small for a tile."""
+    if not pictures:
+        return _LEAST_TILE_WH
+    height, width = max((rgb.shape[:2] for rgb in pictures), key=math.prod)
+    grow = max(1.0, min(_LEAST_TILE_WH[0] / width, _LEAST_TILE_WH[1] / height))
+    return round(grow * width), round(grow * height)
 
 
 def _write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
