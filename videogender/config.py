@@ -164,8 +164,9 @@ class LiveSettings:
     size: str = setting(
         "auto",
         "what a camera is asked for, such as 1280x720; auto leaves it to the driver",
-        choices=("auto", "640x480", "1280x720", "1920x1080"),
+        choices=("auto",),
         pattern=r"[1-9]\d{1,4}x[1-9]\d{1,4}",
+        form="WIDTHxHEIGHT",
     )
     fps: float = setting(
         0.0, "frames a second a camera is asked for; 0 leaves it to the driver", least=0, most=1000

@@ -33,6 +33,7 @@ class Rule:
         help: one line for `--help` and for the comments of `videogender config show`.
         choices: the allowed words, or empty if the text is free.
         pattern: a regular expression of what is allowed besides the choices.
+        form: how that is written in `--help` and messages, such as WIDTHxHEIGHT.
         least: smallest allowed number, or None if the setting is no number.
         most: largest allowed number, or None for an open end.
         or_zero: 0 is allowed although it lies outside the range.
@@ -44,16 +45,22 @@ class Rule:
     help: str
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    form: str = ""
     least: float | None = None
     most: float | None = None
     or_zero: bool = False
     item: Callable[[object], str] | None = None
     error: type[VideogenderError] = ConfigError
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The choices, and how else a value may be written."""
+        return (*self.choices, self.form) if self.form else self.choices
+
     def allowed(self) -> str:
         """Say what is allowed, e.g. `0 to 1` or `box, corners or none`."""
-        if self.choices:
-            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        if words := self.words:
+            return f"{', '.join(words[:-1])} or {words[-1]}"
         if self.least is None:
             return ""
         ends = f"{self.least:g} " + ("or more" if self.most is None else f"to {self.most:g}")

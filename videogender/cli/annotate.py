@@ -28,7 +28,7 @@ def setting(key: str, panel: str, help: str | None = None) -> Any:
     text = help or (rule.help[0].upper() + rule.help[1:])
     return typer.Option(
         flag_of(key),
-        metavar="|".join(rule.choices) or None,
+        metavar="|".join(rule.words) or None,
         help=f"{text} ({'; '.join(notes)})." if notes else f"{text}.",
         show_default=False,
         rich_help_panel=panel,
