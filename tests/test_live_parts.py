@@ -184,6 +184,17 @@ def test_the_pacer_does_not_wait_for_a_clock_that_jumps() -> None:
         ("rtsp://joe:s3c#ret@cam:8554/live", "rtsp://...cam:8554/live"),
         ("http://cam/x?mail=joe@s3cret.org", "http://...s3cret.org"),
         ("srt://cam:9000?passphrase=s3cret", "srt://cam:9000?..."),
+        (
+            "rtsp://cam/user=joe_password=s3_cret_channel=1_stream=0.sdp",
+            "rtsp://cam/user=..._password=..._channel=1_stream=0.sdp",
+        ),
+        (
+            "rtsp://cam/User=joe&Pwd=s3cret&channel=2?real",
+            "rtsp://cam/User=...&Pwd=...&channel=2?...",
+        ),
+        ("rtsp://cam/pass=s3cret/ch1", "rtsp://cam/pass=.../ch1"),
+        ("rtsp://cam/user=joe_password=_channel=1", "rtsp://cam/user=..._password=..._channel=1"),
+        ("rtsp://cam/user=joe_password=s3@cret_channel=1", "rtsp://..._channel=1"),
     ],
 )
 def test_credentials_are_taken_out_of_addresses(address: str, shown: str) -> None:

@@ -132,7 +132,7 @@ def test_a_server_that_is_killed_and_started_again() -> None:
         runner.join(5)
     assert after.state == "running"
     assert after.reconnects == 1
-    assert states[0][1].endswith("trying again")
+    assert states[0][1].endswith("the stream ended; trying again")
     assert any("is there" in line for line in told)
     assert "s3cret" not in repr((states, told, engine.names, engine.stats()))
     assert not runner.is_alive()

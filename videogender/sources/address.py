@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from videogender.errors import ConfigError
 
 __all__ = ["SCHEMES", "options_for", "redacted", "scheme_of"]
@@ -12,6 +14,14 @@ SCHEMES = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp
 _MAY_LEAD_TO = (
     "http,https,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,rtmpt,srt,hls,crypto,data,httpproxy"
 )
+# A user or password in the path, which cameras separate by & or _ from what follows: so a value
+# may hold a _ itself, where no further name stands behind it.
+_SECRET = re.compile(
+    r"(?P<name>user(?:name)?|usr|login|pass(?:w(?:or)?d|phrase)?|pwd|token)="
+    r"(?:(?!_[a-z][a-z\d]*=)[^&/;?#])*",
+    re.IGNORECASE,
+)
+
 # Enough to recognise a stream, but not the seconds that libav would otherwise collect.
 _ANALYSE_MICROSECONDS = "1500000"
 
@@ -35,14 +45,21 @@ def scheme_of(address: str) -> str:
 def redacted(address: str) -> str:
     """Return an address without what may be secret: user, password, query and fragment.
 
-    Passwords hold any mark, escaped or not, so whatever stands before the last @ goes.
+    Passwords hold any mark, escaped or not, so whatever stands before the last @ goes. Of a user
+    and password that are written into the path the names stay, and all that follows them.
     """
-    scheme, _, rest = address.strip().partition("://")
-    before, at, rest = rest.rpartition("@")
+    scheme, _, whole = address.strip().partition("://")
+    before, at, rest = whole.rpartition("@")
     if at and any(mark in before for mark in "/?#"):
-        rest = f"...{rest}"  # the @ may be one of the path's, and the host gone with the rest
+        # The @ may be one of the path's, and the host gone with the rest.
+        begun = [found.end() for found in _SECRET.finditer(whole) if found.start() < len(before)]
+        rest = f"...{whole[max([len(before) + 1, *begun]) :]}"
     cut = min((rest.find(mark) for mark in "?#" if mark in rest), default=len(rest))
-    return f"{scheme}://{rest[:cut]}{'?...' if rest[cut:] else ''}"
+    return f"{scheme}://{_SECRET.sub(_hidden, rest[:cut])}{'?...' if rest[cut:] else ''}"
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found['name']}=..."
 
 
 def options_for(scheme: str, timeout_seconds: float) -> dict[str, str]:

@@ -19,6 +19,7 @@ from videogender.errors import SourceError
 from videogender.sources.address import options_for, redacted, scheme_of
 from videogender.sources.live import Grab, Pacer, UnreachableError
 from videogender.sources.picture import DecodedPicture, Scalers
+from videogender.sources.signal import pixel_aspect_of
 
 __all__ = ["Arrivals", "StreamSource"]
 
@@ -136,6 +137,8 @@ class StreamSource:
         if isinstance(error, av.error.InvalidDataError):
             return UnreachableError(f"{name}: sends nothing that can be read as video")
         reason = getattr(error, "strerror", None) or type(error).__name__
+        if _number(error) == errno.EIO:  # so libav says that a server hung up
+            reason = "the stream ended"
         return UnreachableError(f"{name}: {reason}")
 
     def _packets(
@@ -186,7 +189,8 @@ class StreamSource:
                 if behind < _BEHIND_SECONDS
                 else ("NONREF" if behind < _FAR_BEHIND_SECONDS else "NONKEY")
             )
-            yield Grab(_picture(frame, scalers), captured)
+            aspect = pixel_aspect_of(stream, scalers.orientation(frame))
+            yield Grab(_picture(frame, scalers), captured, pixel_aspect=aspect)
             del frame
 
     def _paced(
@@ -198,7 +202,8 @@ class StreamSource:
             now = pacer.wait(frame.time or 0.0, stop)
             if stop.is_set():
                 return
-            yield Grab(_picture(frame, scalers), now)
+            aspect = pixel_aspect_of(stream, scalers.orientation(frame))
+            yield Grab(_picture(frame, scalers), now, pixel_aspect=aspect)
             del frame
 
 
