@@ -413,7 +413,7 @@ def test_a_window_that_was_asked_for_and_cannot_be(
         (["--interval", "5s"], 2, "--interval goes with --json"),
         (["--token", "x"], 2, "--token goes with --serve"),
         (["--json", "nowhere/x.jsonl"], 4, "the folder does not exist"),
-        (["--size", "large"], 2, "--size should be"),
+        (["--size", "large"], 2, "--size should be auto or WIDTHxHEIGHT, got 'large'"),
         (["--record", "x.mp4", "--record-raw", "--blur"], 2, "--record-raw would keep the faces"),
         (["--give-up-after", "1x"], 2, "--give-up-after should be a time"),
     ],

@@ -9,11 +9,13 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from media import Clip, cut_short, make_video
 from numpy.typing import NDArray
 from squares import SquareDetector, picture, read_frames, square_x, write_video
 
@@ -215,6 +217,44 @@ def test_a_file_plays_at_its_own_speed_and_again_and_again(tmp_path: Path) -> No
     assert 5 < figures["fps_in"] < 35  # a busy machine is late, and then makes up for some
     back = np.diff(watcher.squares) < -5
     assert back.sum() >= 1
+
+
+def test_the_time_of_a_file_runs_on_though_it_was_lost(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "clip.mp4", count=5)
+    source, stop = Playback(clip, loop=True), threading.Event()
+    times: list[float] = []
+    grabs = source.grabs(stop)
+    times += [next(grabs).pts_seconds or 0.0 for _ in range(5)]
+    clip.rename(tmp_path / "away.mp4")
+    with pytest.raises(SourceError, match="no such file"):
+        next(grabs)
+    (tmp_path / "away.mp4").rename(clip)
+    grabs = source.grabs(stop)
+    times += [next(grabs).pts_seconds or 0.0 for _ in range(5)]
+    assert times == pytest.approx([n / 25 for n in range(10)])
+
+
+def test_what_is_wrong_with_a_file_is_told_once(tmp_path: Path) -> None:
+    path = cut_short(make_video(tmp_path / "cut.mkv", Clip(frames=50)), 0.5)
+    told: list[str] = []
+    source = Playback(path, loop=True)
+    Engine([source], SquareDetector(), PLAIN, notice=told.append, duration_seconds=3.0).run([])
+    assert len([line for line in told if "cut short" in line]) == 1
+
+
+def test_pixels_that_are_no_squares_are_recorded_so(tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", Clip(frames=5, pixel_aspect=Fraction(4, 3)))
+    for records_raw in (False, True):
+        recorder = Recorder(
+            tmp_path / f"{records_raw}.mkv", VideoSettings(preset="ultrafast"), waits=True
+        )
+        Engine(
+            *([Playback(clip)], SquareDetector(), PLAIN),
+            recorders=[recorder],
+            records_raw=records_raw,
+        ).run([])
+        with av.open(str(recorder.path)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
 def test_several_sources_share_a_batch() -> None:

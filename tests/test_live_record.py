@@ -66,6 +66,24 @@ def test_times_that_stand_still_or_run_back_do_not_break_a_file(tmp_path: Path) 
     assert found[-1] - found[0] == pytest.approx(0.08, abs=0.001)
 
 
+def test_a_clock_that_begins_anew_goes_on_where_it_was(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "day.mp4", QUICK, waits=True)
+    fill(recorder, squares(6), [50.0, 50.1, 50.2, 0.0, 0.1, 0.2])
+    found = [float(time) for time in decoded_times(recorder.path)]
+    assert found == pytest.approx([0, 0.1, 0.2, 0.2, 0.3, 0.4], abs=0.001)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pixels_that_are_no_squares_stay_so(tmp_path: Path, suffix: str) -> None:
+    recorder = Recorder(tmp_path / f"day{suffix}", QUICK, waits=True)
+    recorder.start()
+    for n, rgb in enumerate(squares(3)):
+        recorder.write(rgb, n / 25, Fraction(4, 3))
+    assert recorder.stop(20)
+    with av.open(str(recorder.path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
 def test_colours_survive(tmp_path: Path) -> None:
     flat = np.empty((720, 1280, 3), np.uint8)
     flat[:, :, 0], flat[:, :, 1], flat[:, :, 2] = 200, 60, 90

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 
 from videogender.config import TrackSettings
 from videogender.errors import SourceError
@@ -34,6 +35,7 @@ class Captured:
         frame: numbered over the whole run; its `pts_seconds` counts from the run's beginning by
             the time of capture, or is that of the file.
         captured_seconds: when it was captured, on the clock of `time.monotonic`.
+        pixel_aspect: width of a pixel by its height, or None if unknown.
         take: which continuous piece of the source it belongs to: another begins when the source
             comes back, or its frames change their size.
         faces: what is to be shown in it, where that is settled before it goes to the screen.
@@ -42,6 +44,7 @@ class Captured:
     frame: Frame
     captured_seconds: float
     take: int
+    pixel_aspect: Fraction | None = None
     faces: Faces | None = None
 
 
@@ -189,7 +192,7 @@ class Capture:
         if seconds is None:
             seconds = grab.captured_seconds - self._began
         frame = Frame(grab.picture, self._index, seconds, self.name)
-        captured = Captured(frame, grab.captured_seconds, self._take)
+        captured = Captured(frame, grab.captured_seconds, self._take, grab.pixel_aspect)
         self.meter.capture()
         is_due = self._schedule.is_due(self._index, seconds, Shot.SAME)
         dropped = self.looked.put(captured) if is_due else False

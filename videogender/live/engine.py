@@ -27,7 +27,7 @@ from videogender.live.stats import LateScreen, LiveStats, Screen, State
 from videogender.pipeline import BatchDetector
 from videogender.sinks.livelog import LiveLog, SourceNow
 from videogender.sinks.record import Recorder, stop_all
-from videogender.sources.live import LiveSource
+from videogender.sources.live import LiveSource, WarningSource
 from videogender.text import printable
 
 __all__ = ["Engine", "Polled"]
@@ -121,6 +121,7 @@ class Engine:
         self._beside: list[list[str]] = [[] for _ in self.captures]
         self._last: list[Shown | None] = [None] * len(self.captures)
         self._told: list[State] = ["starting"] * len(self.captures)
+        self._warned = [0] * len(self.captures)  # lines that were told
         self._failures: list[Exception] = []  # of recordings
         self._recording_lock = threading.Lock()
 
@@ -350,7 +351,7 @@ class Engine:
         if recorder is not None and not recorder.running:
             recorder = None
         if recorder is not None and self._records_raw:
-            recorder.write(frame.picture, frame.pts_seconds or 0.0)
+            recorder.write(frame.picture, frame.pts_seconds or 0.0, captured.pixel_aspect)
             recorder = None
         if recorder is None and not eager:
             return shown
@@ -358,7 +359,7 @@ class Engine:
         for screen in eager:
             screen.show(position, rgb, faces, captured.captured_seconds)
         if recorder is not None:
-            recorder.write(rgb, frame.pts_seconds or 0.0)
+            recorder.write(rgb, frame.pts_seconds or 0.0, captured.pixel_aspect)
         return shown
 
     def _log_interval(self, *, is_last: bool = False) -> None:
@@ -380,6 +381,7 @@ class Engine:
     def _tell_changes(self) -> None:
         for position, capture in enumerate(self.captures):
             self._tell_beside(position)
+            self._tell_warnings(position)
             state, message = capture.condition
             if state == self._told[position]:
                 continue
@@ -395,6 +397,14 @@ class Engine:
             if error is not None and error not in self._failures:
                 self._failures.append(error)
                 self._notice(f"recording stopped: {_in_words(error)}")
+
+    def _tell_warnings(self, position: int) -> None:
+        """Tell what is wrong with a source that is shown all the same."""
+        source = self.captures[position].source
+        if isinstance(source, WarningSource):
+            for line in source.warnings[self._warned[position] :]:
+                self._warned[position] += 1
+                self._notice(line)
 
     def _tell_beside(self, position: int) -> None:
         """Warn of zones that no face of the newest picture can be in."""

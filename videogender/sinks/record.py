@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from videogender.sinks.encoder import find_encoder
 from videogender.sinks.recording import SUFFIXES, Recording
 
 __all__ = ["Recorder", "part_path", "stop_all"]
+
+_Item = tuple[NDArray[np.uint8] | Picture, float, Fraction | None]
 
 # Pictures that may wait for the encoder: a moment's hitch, no more.
 _MOST_WAITING = 8
@@ -92,7 +95,7 @@ class Recorder:
         self._part = 0
         self._began = 0.0
         self._recording: Recording | None = None
-        self._waiting: deque[tuple[NDArray[np.uint8] | Picture, float]] = deque()
+        self._waiting: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._taking = False
@@ -128,12 +131,18 @@ class Recorder:
             )
             self._thread.start()
 
-    def write(self, picture: NDArray[np.uint8] | Picture, seconds: float) -> None:
+    def write(
+        self,
+        picture: NDArray[np.uint8] | Picture,
+        seconds: float,
+        pixel_aspect: Fraction | None = None,
+    ) -> None:
         """Hand over a picture; it is dropped if too many wait already, or while nothing runs.
 
         Args:
             picture: HWC uint8 **RGB** that nobody changes any more, or a picture.
             seconds: when it was captured.
+            pixel_aspect: width of a pixel by its height, or None if unknown.
         """
         with self._changed:
             while self._waits and self._taking and len(self._waiting) >= _MOST_WAITING:
@@ -143,7 +152,7 @@ class Recorder:
             if len(self._waiting) >= _MOST_WAITING:
                 self.dropped += 1
                 return
-            self._waiting.append((picture, seconds))
+            self._waiting.append((picture, seconds, pixel_aspect))
             self._changed.notify_all()
 
     def stop(self, seconds: float | None = None) -> bool:
@@ -171,10 +180,10 @@ class Recorder:
         try:
             try:
                 while (item := self._next()) is not None:
-                    picture, seconds = item
+                    picture, seconds, aspect = item
                     rgb = picture if isinstance(picture, np.ndarray) else picture.to_rgb()
                     del item, picture
-                    self._fitting(rgb, seconds).write(rgb, seconds)
+                    self._fitting(rgb, seconds, aspect).write(rgb, seconds)
                     del rgb
             finally:
                 self._finish_part()
@@ -186,7 +195,7 @@ class Recorder:
                 self._waiting.clear()
                 self._changed.notify_all()
 
-    def _next(self) -> tuple[NDArray[np.uint8] | Picture, float] | None:
+    def _next(self) -> _Item | None:
         with self._changed:
             while not self._waiting and self._taking:
                 self._changed.wait()
@@ -194,7 +203,9 @@ class Recorder:
             self._changed.notify_all()
             return item
 
-    def _fitting(self, rgb: NDArray[np.uint8], seconds: float) -> Recording:
+    def _fitting(
+        self, rgb: NDArray[np.uint8], seconds: float, aspect: Fraction | None
+    ) -> Recording:
         """Return the recording that a picture belongs to: the one under way, or a new one."""
         size_wh = (int(rgb.shape[1]), int(rgb.shape[0]))
         is_full = self._segment_seconds and seconds - self._began >= self._segment_seconds
@@ -202,13 +213,13 @@ class Recorder:
             self._finish_part()
         if self._recording is None:
             self._began = seconds
-            self._recording = self._opened(self._new_path(), size_wh)
+            self._recording = self._opened(self._new_path(), size_wh, aspect)
             self.paths.append(self._recording.path)
         return self._recording
 
-    def _opened(self, path: Path, size_wh: tuple[int, int]) -> Recording:
+    def _opened(self, path: Path, size_wh: tuple[int, int], aspect: Fraction | None) -> Recording:
         try:
-            return Recording(path, size_wh, self._settings)
+            return Recording(path, size_wh, self._settings, aspect)
         except VideogenderError:
             with suppress(OSError):
                 if path.stat().st_size == 0:  # else it is what `force` would have replaced

@@ -35,6 +35,8 @@ _OPTIONS = {
 _OPTIONS[".m4v"] = _OPTIONS[".mp4"]
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mkv": "matroska"}
 _KEY_SECONDS = 1.0
+# What falls back by more is a clock that began anew, not a slip of single pictures.
+_MOST_BACK_SECONDS = 1.0
 _TIME_BASE = Fraction(1, 90_000)
 # What the encoder plans its bits by; times of frames are their own.
 _USUAL_RATE = 30
@@ -48,13 +50,20 @@ SUFFIXES = frozenset(_FORMATS)
 class Recording:
     """One video file under way: fragmented MP4 or MKV, each picture at its own time."""
 
-    def __init__(self, path: Path, size_wh: tuple[int, int], settings: VideoSettings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_wh: tuple[int, int],
+        settings: VideoSettings,
+        pixel_aspect: Fraction | None = None,
+    ) -> None:
         """Open a file that must not exist, or may be overwritten by now.
 
         Args:
             path: ends in .mp4, .m4v or .mkv.
             size_wh: (width, height) of every picture to come.
             settings: encoder, quality and speed.
+            pixel_aspect: width of a pixel by its height, or None if unknown.
 
         Raises:
             ConfigError: the encoder is unknown, or refuses the settings.
@@ -64,6 +73,7 @@ class Recording:
         self.size_wh = size_wh
         self.frames = 0
         self._zero: float | None = None
+        self._since = 0.0  # of the last picture
         self._last = -1
         self._next_key = 0.0
         self._reformatter = VideoReformatter()
@@ -92,6 +102,8 @@ class Recording:
             context.thread_type = "AUTO"
             context.max_b_frames = 0  # or pictures would wait in the encoder
             context.flags |= Flags.frame_duration
+            if pixel_aspect is not None:
+                context.sample_aspect_ratio = pixel_aspect
             context.color_range = _LIMITED
             context.colorspace = _BT709 if height >= _HD_HEIGHT else _BT601
             set_quality(context, codec, settings)
@@ -108,13 +120,16 @@ class Recording:
 
         Args:
             rgb: HWC uint8 **RGB** of the size given; of an odd one the last row or column goes.
-            seconds: when it was captured; the first one counts as 0.
+            seconds: when it was captured; the first one counts as 0. Of a clock that was set back
+                the rest goes on from here.
 
         Raises:
             OutputError: the file cannot be written any further.
         """
         self._zero = seconds if self._zero is None else self._zero
-        since = seconds - self._zero
+        if seconds - self._zero < self._since - _MOST_BACK_SECONDS:
+            self._zero = seconds - self._since
+        self._since = since = seconds - self._zero
         ticks = max(round(since / _TIME_BASE), self._last + 1)
         self._last = ticks
         height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
 
 from videogender.errors import SourceError
 from videogender.frames import Picture
 
-__all__ = ["Grab", "LiveSource", "Pacer", "UnreachableError"]
+__all__ = ["Grab", "LiveSource", "Pacer", "UnreachableError", "WarningSource"]
 
 # What is later than this is not caught up with: it goes on from here at its own speed.
 _MOST_LATE_SECONDS = 0.25
@@ -31,11 +32,13 @@ class Grab:
         picture: upright.
         captured_seconds: when, on the clock of `time.monotonic`.
         pts_seconds: its place in the file, or None where only the time of capture counts.
+        pixel_aspect: width of a pixel by its height, or None if unknown.
     """
 
     picture: Picture
     captured_seconds: float
     pts_seconds: float | None = None
+    pixel_aspect: Fraction | None = None
 
 
 class LiveSource(Protocol):
@@ -59,6 +62,15 @@ class LiveSource(Protocol):
             UnreachableError: it is lost or not there; another attempt may succeed.
             SourceError: it cannot be used at all.
         """
+
+
+@runtime_checkable
+class WarningSource(LiveSource, Protocol):
+    """A source that may be faulty and still be shown."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong without ending it, each line once; grows."""
 
 
 class Pacer:

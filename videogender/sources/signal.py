@@ -10,7 +10,7 @@ from av.video.stream import VideoStream
 
 from videogender.sources.picture import Orientation
 
-__all__ = ["MOST_FRAMES_PER_SECOND", "Signal", "signal_of"]
+__all__ = ["MOST_FRAMES_PER_SECOND", "Signal", "pixel_aspect_of", "signal_of"]
 
 # Higher rates come from files whose clock was mistaken for their frame rate.
 MOST_FRAMES_PER_SECOND = 1000
@@ -55,6 +55,14 @@ class Signal:
         return lost
 
 
+def pixel_aspect_of(stream: VideoStream, orientation: Orientation) -> Fraction | None:
+    """Return the width of a stream's upright pixels by their height, or None if unknown."""
+    aspect = stream.sample_aspect_ratio
+    if not aspect or aspect <= 0:
+        return None
+    return 1 / aspect if orientation.transpose else aspect
+
+
 def signal_of(
     stream: VideoStream, frame: av.VideoFrame, orientation: Orientation, time_base: Fraction
 ) -> Signal:
@@ -66,17 +74,12 @@ def signal_of(
         orientation: of that frame.
         time_base: of the frames' `pts`.
     """
-    aspect = stream.sample_aspect_ratio
-    if not aspect or aspect <= 0:
-        aspect = None
-    elif orientation.transpose:
-        aspect = 1 / aspect
     rate = stream.average_rate or stream.guessed_rate
     is_rgb, is_full = frame.format.is_rgb, frame.format.name.startswith("yuvj")
     return Signal(
         time_base=time_base,
         frame_rate=rate if rate and rate <= MOST_FRAMES_PER_SECOND else None,
-        pixel_aspect=aspect,
+        pixel_aspect=pixel_aspect_of(stream, orientation),
         color_range=1 if is_rgb else 2 if is_full else frame.color_range,
         color_primaries=frame.color_primaries,
         color_trc=frame.color_trc,
