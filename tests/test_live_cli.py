@@ -99,7 +99,7 @@ def test_a_file_to_its_end_with_data_and_a_recording(
     frames, summary = lines[:-1], lines[-1]
     assert [line["frame"] for line in frames] == list(range(30))
     assert [line["time_s"] for line in frames] == pytest.approx([n / 25 for n in range(30)])
-    assert {line["source"] for line in lines} == {str(clip)}
+    assert {(line["source"], line["index"]) for line in lines} == {(str(clip), 0)}
     moments = [datetime.fromisoformat(line["captured"]) for line in frames]
     assert abs((datetime.now(UTC) - moments[-1]).total_seconds()) < 30
     assert 1.0 < (moments[-1] - moments[0]).total_seconds() < 10

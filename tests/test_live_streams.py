@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from media import Clip, make_video
 from squares import SquareDetector, square_x, write_video
 from stream_servers import SIZE_WH, HttpMjpeg, HttpTs, Rtsp, Server, Silent, Udp, Unauthorized
 
@@ -257,6 +259,13 @@ def test_a_file_on_a_server_plays_at_its_own_speed_and_ends(tmp_path: Path) -> N
     assert engine.stats()[0].state == "ended"
     assert engine.stats()[0].frames + engine.stats()[0].dropped == 25
     assert engine.stats()[0].frames > 15
+
+
+def test_pixels_that_are_no_squares_are_told(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4", Clip(frames=3, pixel_aspect=Fraction(4, 3)))
+    with folder_served(tmp_path) as url:
+        taken = grab(StreamSource(f"{url}/clip.mp4", timeout_seconds=5), 3)
+    assert {each.pixel_aspect for each, _ in taken} == {Fraction(4, 3)}
 
 
 def test_a_playlist_cannot_lead_to_files_of_this_machine(tmp_path: Path) -> None:

@@ -56,12 +56,11 @@ class BackgroundStdout(Stdout):
             OutputError: its reader left before the end, or it could not be written.
             BrokenPipeError: its reader left, and it is all there is.
         """
-        try:
+        if isinstance(self._error, BrokenPipeError):
             self.write("")
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"{self}: cannot write: {error.strerror or error}") from error
+        elif self._error is not None:
+            reason = self._error.strerror or self._error
+            raise OutputError(f"{self}: cannot write: {reason}") from self._error
         super().check_read()
 
     def _send(self, text: str) -> None:

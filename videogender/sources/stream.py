@@ -189,8 +189,7 @@ class StreamSource:
                 if behind < _BEHIND_SECONDS
                 else ("NONREF" if behind < _FAR_BEHIND_SECONDS else "NONKEY")
             )
-            aspect = pixel_aspect_of(stream, scalers.orientation(frame))
-            yield Grab(_picture(frame, scalers), captured, pixel_aspect=aspect)
+            yield _grab(frame, captured, stream, scalers)
             del frame
 
     def _paced(
@@ -202,15 +201,18 @@ class StreamSource:
             now = pacer.wait(frame.time or 0.0, stop)
             if stop.is_set():
                 return
-            aspect = pixel_aspect_of(stream, scalers.orientation(frame))
-            yield Grab(_picture(frame, scalers), now, pixel_aspect=aspect)
+            yield _grab(frame, now, stream, scalers)
             del frame
 
 
-def _picture(frame: av.VideoFrame, scalers: Scalers) -> DecodedPicture:
-    size_wh = scalers.orientation(frame).size_wh(frame.width, frame.height)
+def _grab(
+    frame: av.VideoFrame, captured_seconds: float, stream: VideoStream, scalers: Scalers
+) -> Grab:
+    orientation = scalers.orientation(frame)
+    size_wh = orientation.size_wh(frame.width, frame.height)
     pts, time_base = frame.pts or 0, frame.time_base or _MICROSECONDS
-    return DecodedPicture(frame, size_wh=size_wh, pts=pts, time_base=time_base, scalers=scalers)
+    picture = DecodedPicture(frame, size_wh=size_wh, pts=pts, time_base=time_base, scalers=scalers)
+    return Grab(picture, captured_seconds, pixel_aspect=pixel_aspect_of(stream, orientation))
 
 
 def _picture_stream(container: InputContainer, name: str) -> VideoStream:
