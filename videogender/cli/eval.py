@@ -107,7 +107,7 @@ def detect(
     one of them. Within a band of heights the same holds for the faces outside it,
     and false alarms count only if they have such a height themselves. Heights are
     those at a long side of 640, so that a face stays in its band at every
-    --long-side. Ranges in brackets are 95 % bootstrap intervals.
+    --long-side. Ranges in brackets are 95 % intervals.
 
     Easy, medium and hard follow WIDER FACE's official protocol, where the labels
     name the levels: as `wider` in JSON Lines, or by wider_easy_val.mat and the
@@ -188,7 +188,7 @@ def gender(
     IoU from 0.5); accuracy is over those that were found, the likelier label,
     however unsure. Groups come from `age`, `race`, `skin` and `age_group` where
     the labels hold them; those of at least 100 found faces are compared. Ranges
-    in brackets are 95 % bootstrap intervals.
+    in brackets are 95 % intervals.
 
     Examples:
 

@@ -258,4 +258,7 @@ def _ends(ends: Interval) -> str:
 def _figure(value: float, ends: Interval) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.3f}" + ("" if math.isnan(ends[0]) else f" ({ends[0]:.3f}-{ends[1]:.3f})")
+    if math.isnan(ends[0]):
+        return f"{value:.3f}"
+    to = "-" if ends[0] >= 0 else " to "
+    return f"{value:.3f} ({ends[0]:.3f}{to}{ends[1]:.3f})"

@@ -114,7 +114,8 @@ class FinetuneReport(Watcher):
             if figures := results.get(name):
                 self.say(f"{name}: {figures_line(figures)}")
         if suspects := results.get("suspected"):
-            self.say(f"{len(suspects)} labels look wrong, first of all {_suspect(suspects[0])}")
+            labels = "label" if len(suspects) == 1 else "labels"
+            self.say(f"{len(suspects)} {labels} to look at, first {_suspect(suspects[0])}")
         self.say(f"weights -> {results['weights']}")
         self.say(f"use them: {results['command']}")
 
@@ -133,15 +134,17 @@ def figures_line(figures: dict[str, Any]) -> str:
     """Put figures into one line."""
     if "accuracy" not in figures:
         return f"none of {figures.get('faces', 0)} faces was found"
-    low, high = figures["interval"]
-    parts = [f"accuracy {figures['accuracy']:.3f} ({low:.3f} to {high:.3f})"]
+    spread = f"too few people for an interval: {figures.get('people')}"
+    if figures["interval"] is not None:
+        spread = "{:.3f} to {:.3f}".format(*figures["interval"])
+    parts = [f"accuracy {figures['accuracy']:.3f} ({spread})"]
     labels = figures.get("by_label", {})
     if 0 < len(labels) <= 5:
         parts += [f"{name} {share:.3f}" for name, share in labels.items()]
     if "average_precision" in figures:
         parts.append(f"AP {figures['average_precision']:.3f}")
     parts.append(f"{figures['found']:.1%} of {figures['faces']} found")
-    parts.append(f"calibration error {figures['calibration_error']:.3f}")
+    parts.append(f"confidence error {figures['confidence_error']:.3f}")
     return ", ".join(parts)
 
 

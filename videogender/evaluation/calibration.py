@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogender.evaluation.bootstrap import Interval, interval
-from videogender.evaluation.gender import GenderAnswers
+from videogender.evaluation.gender import GenderAnswers, calibration_error
+from videogender.evaluation.proportions import proportion_interval
 
 BINS = 10
 # thresholds of --unsure-below at which coverage is given
@@ -53,7 +54,7 @@ class Band:
         unsure_below: least probability of the likelier label.
         coverage: share of the found faces that are given a label.
         accuracy: share of those whose label is right; NaN if there is none.
-        coverage_interval, accuracy_interval: their 95 % bootstrap intervals.
+        coverage_interval, accuracy_interval: their 95 % intervals.
     """
 
     unsure_below: float
@@ -80,7 +81,12 @@ def reliability(answers: GenderAnswers) -> list[Bin]:
 
 
 def calibration_interval(answers: GenderAnswers) -> Interval:
-    """Return the 95 % bootstrap interval of `gender.calibration_error`."""
+    """Return the 95 % interval of `gender.calibration_error`.
+
+    Resampling adds noise to every bin, which raises the error, as drawing the set once has done
+    already. So the quantiles of the bootstrap are reflected at the error that was found (the basic
+    bootstrap), which itself stays in the interval.
+    """
     female, truth = answers.female[answers.found], answers.is_female[answers.found]
     inside = _bin_of(female)[:, None] == np.arange(BINS)  # [N, BINS]
     excess = inside * (female - truth)[:, None]
@@ -90,7 +96,11 @@ def calibration_interval(answers: GenderAnswers) -> Interval:
         total: NDArray[np.float64] = np.abs(times @ excess).sum(1) / len(female)
         return total
 
-    return interval(error, len(female))
+    if not len(female):
+        return (math.nan, math.nan)
+    low, high = interval(error, len(female))
+    found = calibration_error(female, truth)
+    return max(0.0, 2 * found - high), max(found, 2 * found - low)
 
 
 def coverage_and_accuracy(answers: GenderAnswers, unsure_below: float) -> tuple[float, float]:
@@ -103,21 +113,11 @@ def coverage_and_accuracy(answers: GenderAnswers, unsure_below: float) -> tuple[
 def answered(answers: GenderAnswers, unsure_below: float) -> Band:
     """Say how many found faces get a label at a threshold, and how many of the labels are right."""
     sure, right = _outcomes(answers, unsure_below)
-
-    def accuracy(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        labelled, shares = times @ sure, np.full(len(times), np.nan)
-        np.divide(times @ right, labelled, out=shares, where=labelled > 0)
-        return shares
-
-    def coverage(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        covered: NDArray[np.float64] = times @ sure / len(sure)
-        return covered
-
     return Band(
         unsure_below,
         *coverage_and_accuracy(answers, unsure_below),
-        interval(coverage, len(sure)),
-        interval(accuracy, len(sure)),
+        proportion_interval(int(sure.sum()), len(sure)),
+        proportion_interval(int(right.sum()), int(sure.sum())),
     )
 
 

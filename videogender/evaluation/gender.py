@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videogender.dataset import GENDERS, Entry
+from videogender.evaluation.bootstrap import Interval
 from videogender.evaluation.detection import MATCH_IOU, iou
+from videogender.evaluation.proportions import proportion_interval
 from videogender.frames import Faces
 
 SMALLEST = 1e-6  # probabilities stay this far from 0 and 1 where their logarithm is taken
@@ -96,7 +98,7 @@ class GenderFigures:
         faces: labelled faces, found or not.
         found: share of them that were found; all figures below are over those, NaN for none.
         accuracy: share whose likelier gender is the labelled one.
-        interval: its 95 % bootstrap interval.
+        interval: its 95 % interval.
         accuracy_female, accuracy_male: the same, a label.
         calibration_error: see `calibration_error`.
     """
@@ -104,7 +106,7 @@ class GenderFigures:
     faces: int
     found: float
     accuracy: float
-    interval: tuple[float, float]
+    interval: Interval
     accuracy_female: float
     accuracy_male: float
     calibration_error: float
@@ -159,11 +161,10 @@ def _unnamed(count: int) -> NDArray[np.str_]:
     return np.full(count, UNNAMED, np.str_)
 
 
-def gender_figures(answers: GenderAnswers, resamples: int = 1000, seed: int = 0) -> GenderFigures:
+def gender_figures(answers: GenderAnswers) -> GenderFigures:
     """Summarise answers.
 
-    Accuracy counts found faces only and takes the likelier gender, however unsure. The interval is
-    the 95 % bootstrap interval of accuracy.
+    Accuracy counts found faces only and takes the likelier gender, however unsure.
     """
     asked = ~np.isnan(answers.female)
     female, truth = answers.female[asked], answers.is_female[asked]
@@ -172,13 +173,11 @@ def gender_figures(answers: GenderAnswers, resamples: int = 1000, seed: int = 0)
     if n == 0:
         nan = math.nan
         return GenderFigures(len(asked), 0.0, nan, (nan, nan), nan, nan, nan)
-    draws = np.random.default_rng(seed).integers(0, n, (resamples, n))
-    low, high = np.quantile(right[draws].mean(1), [0.025, 0.975])
     return GenderFigures(
         len(asked),
         float(asked.mean()),
         float(right.mean()),
-        (float(low), float(high)),
+        proportion_interval(int(right.sum()), n),
         float(right[truth].mean()) if truth.any() else math.nan,
         float(right[~truth].mean()) if (~truth).any() else math.nan,
         calibration_error(female, truth),

@@ -51,7 +51,7 @@ class GenderResult:
         labels: groups by what the labels call race, skin and age_group, by key.
         gaps: between the groups of a key, where at least two are large enough.
         gender_gap: between women and men.
-        calibration_interval: 95 % bootstrap interval of the expected calibration error.
+        calibration_interval: 95 % interval of the expected calibration error.
         bins: what was said and what was true.
         band: what the `unsure` band in force lets through.
         ladder: threshold, coverage and accuracy as the band moves.

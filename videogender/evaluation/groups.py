@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videogender.evaluation.bootstrap import Interval, interval
+from videogender.evaluation.bootstrap import Interval
 from videogender.evaluation.gender import (
     UNNAMED,
     GenderAnswers,
     GenderFigures,
     gender_figures,
+)
+from videogender.evaluation.proportions import (
+    Share,
+    difference_interval,
+    mean_interval,
+    proportion_interval,
 )
 
 LEAST_FACES = 100  # a smaller group says little, and is not compared
@@ -44,7 +50,7 @@ class Group:
     Attributes:
         name: of the group.
         figures: over its faces.
-        balanced_interval: 95 % bootstrap interval of the mean of both labels' accuracies.
+        balanced_interval: 95 % interval of the mean of both labels' accuracies.
         found_interval: of the share that is found.
     """
 
@@ -61,21 +67,11 @@ class Group:
     @classmethod
     def of(cls, name: str, answers: GenderAnswers) -> Group:
         """Measure some faces."""
-        found, right = answers.found, _right(answers)
-
-        def balanced(times: NDArray[np.float64]) -> NDArray[np.float64]:
-            women, men = found & answers.is_female, found & ~answers.is_female
-            return (_share(times, right, women) + _share(times, right, men)) / 2
-
-        def found_share(times: NDArray[np.float64]) -> NDArray[np.float64]:
-            share: NDArray[np.float64] = times @ found / len(found)
-            return share
-
         return cls(
             name,
             gender_figures(answers),
-            interval(balanced, len(answers)),
-            interval(found_share, len(answers)),
+            mean_interval(*_by_gender(answers).values()),
+            proportion_interval(int(answers.found.sum()), len(answers)),
         )
 
 
@@ -85,7 +81,8 @@ class Gap:
 
     Attributes:
         width: the difference.
-        interval: its 95 % bootstrap interval.
+        interval: the 95 % interval of the difference of these two groups; its lower end is
+            negative where the worst may well be the better one.
         best, worst: names of the two groups.
         compared: how many groups were large enough.
     """
@@ -135,39 +132,13 @@ def worst_gap(answers: GenderAnswers, names: NDArray[np.str_]) -> Gap | None:
     ]
     if len(large) < 2:
         return None
-    members = names[:, None] == np.array(large)
-    asked, right = members & answers.found[:, None], _right(answers)[:, None]
-    accuracy = (asked & right).sum(0) / asked.sum(0)
-
-    def width(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        shares = _share(times, right, asked)
-        gap: NDArray[np.float64] = np.nanmax(shares, 1) - np.nanmin(shares, 1)
-        return gap
-
-    return Gap(
-        float(accuracy.max() - accuracy.min()),
-        interval(width, len(answers)),
-        large[int(accuracy.argmax())],
-        large[int(accuracy.argmin())],
-        len(large),
-    )
+    return _gap({name: _accuracy(answers, names == name) for name in large})
 
 
 def gender_gap(answers: GenderAnswers) -> Gap | None:
     """Compare women and men, however few."""
-    found, right = answers.found, _right(answers)
-    women, men = found & answers.is_female, found & ~answers.is_female
-    if not women.any() or not men.any():
-        return None
-    shares = {"women": right[women].mean(), "men": right[men].mean()}
-
-    def width(times: NDArray[np.float64]) -> NDArray[np.float64]:
-        gap: NDArray[np.float64] = np.abs(_share(times, right, women) - _share(times, right, men))
-        return gap
-
-    best, worst = sorted(shares, key=lambda name: -shares[name])
-    difference = float(shares[best] - shares[worst])
-    return Gap(difference, interval(width, len(answers)), best, worst, 2)
+    shares = _by_gender(answers)
+    return _gap(shares) if all(share.count for share in shares.values()) else None
 
 
 def span_name(low: float, high: float, unit: str) -> str:
@@ -189,20 +160,24 @@ def _by_number(
             yield Group.of(span_name(low, high, unit), answers.select(inside))
 
 
-def _right(answers: GenderAnswers) -> NDArray[np.bool_]:
-    """Tell which found faces have the label that is likelier."""
-    right: NDArray[np.bool_] = answers.found & ((answers.female >= 0.5) == answers.is_female)
-    return right
+def _gap(shares: dict[str, Share]) -> Gap:
+    """Return the gap between the best and the worst of groups, none of them empty."""
+    best = max(shares, key=lambda name: shares[name].value)
+    worst = min(reversed(shares), key=lambda name: shares[name].value)  # another one if all tie
+    a, b = shares[best], shares[worst]
+    return Gap(a.value - b.value, difference_interval(a, b), best, worst, len(shares))
 
 
-def _share(
-    times: NDArray[np.float64], right: NDArray[np.bool_], among: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Return the share [R] of some faces that are right, in each resample; NaN if there is none.
+def _by_gender(answers: GenderAnswers) -> dict[str, Share]:
+    """Return the accuracies of women and men."""
+    return {
+        "women": _accuracy(answers, answers.is_female),
+        "men": _accuracy(answers, ~answers.is_female),
+    }
 
-    Of several sets, `among` [N, G] and `right` [N, 1], it is [R, G].
-    """
-    count = times @ among
-    share = np.full(count.shape, np.nan)
-    np.divide(times @ (right & among), count, out=share, where=count > 0)
-    return share
+
+def _accuracy(answers: GenderAnswers, chosen: NDArray[np.bool_]) -> Share:
+    """Return the share of some faces [N], as far as found, whose label is the likelier one."""
+    found = answers.found & chosen
+    right = found & ((answers.female >= 0.5) == answers.is_female)
+    return Share(int(right.sum()), int(found.sum()))

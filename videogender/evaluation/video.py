@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from videogender.config import Settings
-from videogender.evaluation.bootstrap import Interval, interval
+from videogender.evaluation.bootstrap import Interval
 from videogender.evaluation.detection import MATCH_IOU, iou
 from videogender.evaluation.plain import plain
+from videogender.evaluation.proportions import proportion_interval
 from videogender.evaluation.video_truth import LINK_SECONDS, Box, TrueFace, VideoTruth
 from videogender.pipeline import BatchDetector
 from videogender.progress import Progress
@@ -82,7 +82,7 @@ class VideoResult:
         track_accuracy: share of the tracks with a female or male label whose answer is it, among
             those that were answered female or male; NaN for none.
         track_coverage: share of the tracks with such a label that were answered so.
-        track_interval: 95 % bootstrap interval of the accuracy, over tracks.
+        track_interval: 95 % interval of the accuracy, over tracks.
         face_accuracy, face_coverage: the same over single faces that were found.
         label_changes: how often the label of a face changed while it was in view.
         track_minutes: how long faces were in view, together.
@@ -191,7 +191,7 @@ def evaluate_video(records: Sequence[FrameRecord], truth: VideoTruth, way: Way) 
         answers,
         float(right.sum() / given.sum()) if given.any() else math.nan,
         float(given.mean()) if len(given) else math.nan,
-        interval(lambda times: _ratio(times @ right, times @ given), len(clear)),
+        proportion_interval(int(right.sum()), int(given.sum())),
         tally.right / tally.given if tally.given else math.nan,
         tally.given / tally.asked if tally.asked else math.nan,
         sum(a[1] != b[1] for t in answers for a, b in pairwise(t.shown)),
@@ -329,9 +329,3 @@ def _seconds_in_view(answer: TrackAnswer) -> float:
     times = [seconds for seconds, _ in answer.shown]
     steps = [b - a for a, b in pairwise(times)]
     return sum(step for step in steps if step <= LINK_SECONDS)
-
-
-def _ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    share = np.full(len(a), np.nan)
-    np.divide(a, b, out=share, where=b > 0)
-    return share

@@ -60,6 +60,12 @@ class Data:
         keys = [self.split.groups[sample.path] for sample in self.samples]
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
+    def persons(self) -> NDArray[np.int64]:
+        """Return a number [S] for each sample's person; the unknown have one of their own each."""
+        numbers: dict[str | int, int] = {}
+        keys = [s.person if s.person is not None else i for i, s in enumerate(self.samples)]
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
     def facts(self) -> dict[str, Any]:
         """Return what weights may record: counts and class names, no paths, no persons."""
         return summary(self.labelled, self.split)

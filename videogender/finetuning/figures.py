@@ -1,4 +1,4 @@
-"""How good answers are: accuracy with its interval, calibration, confusion, and by size of face."""
+"""How good answers are: accuracy with its interval, confidence, confusion, and by size of face."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from videogender.evaluation import bootstrap
+from videogender.evaluation.bootstrap import Interval
+from videogender.evaluation.proportions import proportion_interval
+
 FACE_SCORE = 0.5  # answers are judged of faces that a user would see
 LEAST_ANSWERS = 20  # fewer say too little about calibration
 SIZES_PX = (0, 24, 48, 96, 192)
 BINS = 10
-RESAMPLES = 1000
+LEAST_PEOPLE = 10  # the pictures of fewer say too little about everybody else
 
 __all__ = [
     "Answers",
@@ -122,11 +126,19 @@ def fit_temperature(answers: Answers) -> float:
     return float(temperatures[int(np.argmin(losses))])
 
 
-def figures(answers: Answers, classes: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
+def figures(
+    answers: Answers, classes: tuple[str, ...], person: NDArray[np.int64]
+) -> dict[str, Any]:
     """Summarise answers as JSON holds it; shares that nothing is known about are left out.
 
-    All but `faces` and `found` are over faces that were found; `interval` is the 95 % bootstrap
-    interval of `accuracy`.
+    All but `faces` and `found` are over faces that were found; `interval` is the 95 % interval of
+    `accuracy`, None for too few people, and `people` is how many there are where some have several
+    faces.
+
+    Args:
+        answers: N of the data's faces.
+        classes: names.
+        person: int64 [S], see `Data.persons`.
     """
     seen = answers.seen
     n = len(seen.label)
@@ -135,29 +147,43 @@ def figures(answers: Answers, classes: tuple[str, ...], seed: int = 0) -> dict[s
         found["found"] = n / len(answers.label)
     if not n:
         return found
-    low, high = interval(seen.right, seed)
+    people = len(np.unique(person[seen.face]))
     found |= {
         "accuracy": float(seen.right.mean()),
-        "interval": [low, high],
+        "interval": interval(seen.right, person[seen.face]),
+        **({"people": people} if people < n else {}),
         "balanced_accuracy": balanced_accuracy(seen),
         "by_label": {
             name: float(seen.right[seen.label == c].mean())
             for c, name in enumerate(classes)
             if (seen.label == c).any()
         },
-        "calibration_error": _calibration_error(seen),
+        "confidence_error": _confidence_error(seen),
         "log_loss": log_loss(seen),
     }
     return found
 
 
-def interval(right: NDArray[np.bool_], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of flags [N], N > 0."""
-    draw = np.random.default_rng(seed)
-    # resampled means of flags are binomial draws
-    means = draw.binomial(len(right), right.mean(), RESAMPLES) / len(right)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+def interval(right: NDArray[np.bool_], person: NDArray[np.int64]) -> Interval | None:
+    """Return the 95 % interval of the mean of flags, as people, not pictures, are drawn anew.
+
+    Args:
+        right: bool [N], N > 0.
+        person: int64 [N], whose picture it is.
+
+    Returns:
+        None if somebody has several pictures and there are fewer than `LEAST_PEOPLE`.
+    """
+    _, who = np.unique(person, return_inverse=True)
+    faces = np.bincount(who)
+    people, share = len(faces), float(right.mean())
+    if people < min(len(right), LEAST_PEOPLE):
+        return None
+    # resampling knows no spread where all are right, or all wrong
+    if people == len(right) or share in (0.0, 1.0):
+        return proportion_interval(share * people, people)
+    hits = np.bincount(who, right)
+    return bootstrap.interval(lambda times: (times @ hits) / (times @ faces), people)
 
 
 def confusion(answers: Answers, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -183,8 +209,13 @@ def reliability(answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-def by_size(answers: Answers) -> list[dict[str, Any]]:
-    """Summarise answers by the longer side of the face, as the network saw it."""
+def by_size(answers: Answers, person: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Summarise answers by the longer side of the face, as the network saw it.
+
+    Args:
+        answers: N of the data's faces.
+        person: int64 [S], see `Data.persons`.
+    """
     seen, rows = answers.seen, []
     for low, high in zip(SIZES_PX, (*SIZES_PX[1:], None), strict=True):
         inside = (seen.face_px >= low) & (seen.face_px < (high or math.inf))
@@ -195,7 +226,7 @@ def by_size(answers: Answers) -> list[dict[str, Any]]:
                     "high_px": high,
                     "faces": int(inside.sum()),
                     "accuracy": float(seen.right[inside].mean()),
-                    "interval": list(interval(seen.right[inside])),
+                    "interval": interval(seen.right[inside], person[seen.face[inside]]),
                 }
             )
     return rows
@@ -210,7 +241,7 @@ def _binned(answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return sure, which
 
 
-def _calibration_error(answers: Answers) -> float:
+def _confidence_error(answers: Answers) -> float:
     """Return the expected calibration error of the likeliest class (Naeini et al., AAAI 2015)."""
     sure, which = _binned(answers)
     return float(

@@ -271,7 +271,7 @@ def _results(
         "data": request.data.described(),
     }
     results |= compare(request.data, before[0], after[0])
-    results["by_size"] = by_size(after[0])
+    results["by_size"] = by_size(after[0], request.data.persons())
     results["before"]["average_precision"] = before[1]
     results["after"]["average_precision"] = after[1]
     return results

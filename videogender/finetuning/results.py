@@ -30,19 +30,19 @@ def compare(
         after: calibrated answers of those that it kept, about the same faces.
         before_calibrated: whether `before` has probabilities worth a table.
     """
-    classes, (side, faces) = data.classes, data.judged
+    classes, (side, faces), persons = data.classes, data.judged, data.persons()
     people = {data.samples[i].person for i in faces} - {None}
     who = f"{len(faces)} faces" + (f" of {len(people)} people" if people else "")
     chosen = ", by which the best epoch was chosen" if side == "val" else ""
     found: dict[str, Any] = {
         "judged_on": f"{side}: {who} not trained on{chosen}",
-        "after": figures(after, classes),
+        "after": figures(after, classes, persons),
         "confusion": confusion(after, classes),
         "reliability": reliability(after),
         "mistakes": mistakes(data, after),
     }
     if before is not None:
-        found["before"] = figures(before, classes)
+        found["before"] = figures(before, classes, persons)
         if before_calibrated:
             found["reliability_before"] = reliability(before)
     return found
@@ -62,12 +62,10 @@ def mistakes(data: Data, answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-def face_row(
-    data: Data, face: int, answer: int, probability: float, reason: str | None = None
-) -> dict[str, Any]:
+def face_row(data: Data, face: int, answer: int, probability: float) -> dict[str, Any]:
     """Describe one face and what was said of it."""
     sample = data.samples[face]
-    row: dict[str, Any] = {
+    return {
         "image": str(sample.path),
         "box": list(sample.box) if sample.box else None,
         "label": data.classes[sample.label],
@@ -75,7 +73,6 @@ def face_row(
         "probability": probability,
         "where": sample.where,
     }
-    return row | ({"reason": reason} if reason else {})
 
 
 def levels(

@@ -250,7 +250,7 @@ class _Run:
             after = together(before, after, settings.head.share)
         results = self._described() | compare(data, before, after)
         if learner.task != "classifier":
-            results["by_size"] = by_size(after)
+            results["by_size"] = by_size(after, data.persons())
         results["levels"] = levels(learner, bank, data, faces)
         results["temperature"] = temperature
         if "ms_a_crop" in bank.extra:
@@ -335,13 +335,7 @@ class _Run:
             stop,
             self.watcher.checking,
         )
-        rows = []
-        for face, answer, probability in suspected(answers, MOST_SUSPECTS):
-            reason = (
-                f"{self.data.classes[answer]} by {probability:.0%}, from heads trained without it"
-            )
-            rows.append(face_row(self.data, face, answer, probability, reason))
-        return rows
+        return [face_row(self.data, *found) for found in suspected(answers, MOST_SUSPECTS)]
 
     def _standardise(self, learner: Learner, bank: Bank, faces: NDArray[np.int64]) -> None:
         if isinstance(learner, ClassifierLearner) and self.settings.head.standardise:
@@ -377,7 +371,7 @@ def _mix_of(stage: SecondStage) -> Mix:
 
 def _short(results: dict[str, Any]) -> dict[str, Any]:
     """Return the figures that weights record."""
-    keep = ("faces", "found", "accuracy", "interval", "balanced_accuracy", "calibration_error")
+    keep = ("faces", "found", "accuracy", "interval", "balanced_accuracy", "confidence_error")
     after = {k: v for k, v in results["after"].items() if k in keep}
     return {"figures": json.loads(as_json({"judged_on": results["judged_on"], **after}))}
 

@@ -45,7 +45,6 @@ def _item(face: Mapping[str, Any], kind: Kind) -> Html:
     lines = [
         tag("div", "label: ", tag("strong", face.get("label"))),
         tag("div", "answer: ", tag("strong", told)) if answer is not None else None,
-        tag("div", face["reason"]) if face.get("reason") else None,
     ]
     name = Path(str(face["image"])).name if face.get("image") else None
     where = " · ".join(str(part) for part in (name, face.get("where")) if part)

@@ -21,7 +21,7 @@ _NAMES: dict[str, tuple[str, bool]] = {
     "balanced_accuracy": ("Accuracy, labels weighing the same", True),
     "found": ("Faces found", True),
     "average_precision": ("Average precision of detection", True),
-    "calibration_error": ("Calibration error", True),
+    "confidence_error": ("Confidence error", True),
     "log_loss": ("Log loss", False),
     "ms_per_face": ("Time a face, ms", False),
 }
@@ -32,7 +32,7 @@ def before_and_after(before: Figures, after: Figures, judged_on: str | None) -> 
     """Return the table of figures of the weights that a run began from and those it kept."""
     keys = [key for key in _NAMES if key in before or key in after]
     others = [key for key in {**before, **after} if key not in _NAMES]
-    keys += [key for key in others if key not in ("faces", "interval", "by_label")]
+    keys += [key for key in others if key not in ("faces", "people", "interval", "by_label")]
     rows: list[list[Cell | Part]] = []
     for key in keys:
         name, is_share = _NAMES.get(key, (sentence_case(_words(key)), False))
@@ -210,7 +210,8 @@ def by_size(rows: Sequence[Figures]) -> Html:
         ],
         name="Accuracy by size of face",
     )
-    text = "Accuracy by the longer side of the face in pixels, with its 95 % interval."
+    text = "Accuracy by the longer side of the face in pixels"
+    text += ", with its 95 % interval." if any(row.get("interval") for row in rows) else "."
     return tag("div", tag("h3", "By size of face"), tag("p", text, class_="note"), drawn)
 
 
@@ -256,8 +257,7 @@ def _accuracy_text(row: Figures) -> str:
 
 
 def _interval(value: Any) -> tuple[float, float] | None:
-    # Of one face, or of many that are alike, resampling knows no spread: better none than zero.
-    return (value[0], value[1]) if interval_text(value) and value[0] < value[1] else None
+    return (value[0], value[1]) if interval_text(value) else None
 
 
 def _number(value: Any) -> float | None:

@@ -27,9 +27,10 @@ has a page too. Everything in `results` is JSON; every key may be absent or null
     before      FIGURES of the weights that the run began from
     after       FIGURES of the weights that it kept
     FIGURES     {"faces", "found", "accuracy", "interval": [low, high], "by_label": {label: share},
-                "calibration_error", "average_precision", "ms_per_face", "log_loss",
-                "balanced_accuracy"}; shares from 0 to 1, "found" of "faces", accuracy and the like
-                of those that were found; further numbers become rows of the table
+                "confidence_error", "average_precision", "ms_per_face", "log_loss",
+                "balanced_accuracy", "people"}; shares from 0 to 1, "found" of "faces", accuracy and
+                the like of those that were found; "interval" null with "people": they are too few
+                for one; further numbers become rows of the table
 
     confusion   {"labels": [...], "counts": [[...], ...], "answers": [...]}; rows are the true
                 labels; `answers` names the columns where they are others, e.g. with "unsure"
@@ -44,8 +45,8 @@ has a page too. Everything in `results` is JSON; every key may be absent or null
     mistakes    [MISTAKE, ...] worst first
     suspected   [MISTAKE, ...] labels that are probably wrong, most suspicious first
     MISTAKE     {"image": path, "box": [x1, y1, x2, y2] or null, "label", "answer",
-                "probability" of the answer, "where": "faces.csv:12", "reason": text}; relative
-                paths start at the working directory
+                "probability" of the answer, "where": "faces.csv:12"}; relative paths start at the
+                working directory
 
     data        {"sources": ["faces.csv (CSV, column Gender)", ...],
                 "split_by": "given", "person" or "file",
@@ -120,7 +121,7 @@ def _body(results: Mapping[str, Any]) -> list[Part]:
         section(
             "Suspected label errors",
             contact_sheet(results.get("suspected") or [], kind),
-            note="Labels that what was learned from the other faces contradicts most. Look at "
+            note="Labels that heads contradict most which learned without these faces. Look at "
             "each: some are wrong, some are merely hard.",
         ),
         section(
@@ -159,6 +160,8 @@ def _sentence(results: Mapping[str, Any], before: Any, after: Any) -> Part:
     text = f"{percent(now, 1)}{_of_faces(after)} are answered rightly"
     if (interval := figures.interval_text(after.get("interval"))) is not None:
         text += f" (95 % interval {interval})"
+    elif after.get("people") is not None:
+        text += f" (too few people for an interval: {after['people']})"
     if then is not None:
         low, high = after.get("interval") or (now, now)
         change = "as many as before" if now == then else f"{percent(then, 1)} before"
@@ -190,11 +193,11 @@ def _cards(results: Mapping[str, Any], before: Any, after: Any) -> Html:
                 f"{percent(old, 1)} before" if old is not None else None,
             )
         )
-    if after.get("calibration_error") is not None:
+    if after.get("confidence_error") is not None:
         shown.append(
             (
-                "Calibration error",
-                percent(after["calibration_error"], 1),
+                "Confidence error",
+                percent(after["confidence_error"], 1),
                 "how far sureness is from being right, on average",
             )
         )
