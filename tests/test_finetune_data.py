@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogender.errors import TrainingError
-from videogender.finetuning.datasets import Labelled, read_labelled
+from videogender.finetuning.datasets import Labelled, read_labelled, split
 from videogender.finetuning.datasets.labels import name_classes
 
 
@@ -73,6 +73,23 @@ def test_table_of_celeba(tmp_path: Path) -> None:
     assert labelled.column == "Male"
 
 
+def test_celebas_own_files(tmp_path: Path) -> None:
+    names = [f"{n:06}.jpg" for n in range(1, 7)]
+    rows = [f"{name},{1 - n % 2 * 2},{n // 2}" for n, name in enumerate(names)]
+    write_csv(tmp_path, rows, "image_id,Male,partition")
+    samples = read_labelled(tmp_path).samples
+    assert [s.side for s in samples] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
+    table = tmp_path / "list_attr_celeba.txt"
+    lines = [f"{name}  {1 - n % 2 * 2}  -1 " for n, name in enumerate(names)]
+    table.write_text("\n".join(["6", "Male Young ", *lines]) + "\n")
+    labelled = read_labelled(table)
+    assert [s.label for s in labelled.samples] == [1, 0] * 3
+    assert labelled.samples[0].where == "list_attr_celeba.txt:3"
+    table.write_text("6\n")
+    with pytest.raises(TrainingError, match=r"list_attr_celeba\.txt: holds a number and no header"):
+        read_labelled(table)
+
+
 def test_folders_are_classes_and_folders_below_are_persons(tmp_path: Path) -> None:
     write_pictures(tmp_path, ["Men/a.png", "women/b.png", "women/ann/c.png", ".git/d.png"])
     (tmp_path / "women" / "notes.txt").write_text("no picture")
@@ -80,10 +97,27 @@ def test_folders_are_classes_and_folders_below_are_persons(tmp_path: Path) -> No
     assert said(labelled) == [
         ("a.png", "male", None),
         ("b.png", "female", None),
-        ("c.png", "female", "women/ann"),
+        ("c.png", "female", "ann"),
     ]
     assert labelled.form == "folders"
     assert [s.where for s in labelled.samples][2] == "women/ann/c.png"
+
+
+def test_a_person_below_several_classes_is_one(tmp_path: Path) -> None:
+    who = [f"anna{n}" for n in range(12)]
+    names = [f"{c}/{p}/{c[:2]}{p}.png" for p in who for c in ("mask", "no mask")]
+    write_pictures(tmp_path, names)
+    labelled = read_labelled(tmp_path)
+    assert {s.person for s in labelled.samples} == set(who)
+    sides = split(labelled, val_share=0.25, test_share=0.25, seed=0, problems=labelled.problems)
+    parts = [{s.person for s in part} for part in (sides.train, sides.val, sides.test)]
+    assert sum(map(len, parts)) == len(who)
+
+
+def test_folders_of_one_name_are_no_person_under_two_genders(tmp_path: Path) -> None:
+    write_pictures(tmp_path, [f"{c}/{n:03}/{n}.png" for c in ("female", "male") for n in range(10)])
+    labelled = read_labelled(tmp_path)
+    assert {p.kind for p in labelled.problems} == set()
 
 
 def test_folders_with_sides(tmp_path: Path) -> None:

@@ -77,7 +77,12 @@ def finetune(
         bool, other("--strict", panel=DATA, help="Refuse data that has any fault.")
     ] = False,
     dry_run: Annotated[
-        bool, other("--dry-run", panel=DATA, help="Say what the data holds; train nothing.")
+        bool,
+        other(
+            "--dry-run",
+            panel=DATA,
+            help="Say what the data holds, and name every fault; train nothing.",
+        ),
     ] = False,
     recipe: Annotated[
         str | None,
@@ -203,7 +208,8 @@ def finetune(
     found = read_data(where, pictures, column, settings, strict=strict)
     quiet = quiet or os.environ.get("RANK", "0") != "0"  # one process speaks for all
     if not quiet:
-        print("\n".join(summary_lines(found.labelled, found.split)), file=sys.stderr)
+        lines = summary_lines(found.labelled, found.split, all_problems=dry_run)
+        print("\n".join(lines), file=sys.stderr)
     if dry_run:
         return 0
     # From here on it takes torch.

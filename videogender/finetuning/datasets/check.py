@@ -49,7 +49,7 @@ def read_labelled(
     samples = [s for row in rows if (s := _sample(row, naming, seen[row.path], table))]
     samples = _without_repeats(samples, naming.classes, table)
     _judge_classes(samples, naming.classes, data, table)
-    if naming.classes == GENDERS:
+    if naming.classes == GENDERS and table.form != "folders":  # those may count persons anew
         _note_persons(samples, table)
     problems = _one_a_picture(table.problems)
     pictures = {path: p for path, p in seen.items() if isinstance(p, Picture)}

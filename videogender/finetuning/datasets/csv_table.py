@@ -25,6 +25,7 @@ _IMAGE_NAMES = (
     "imageid",  # of CelebA
 )
 _SIDE_COLUMNS = ("split", "subset", "partition")
+_PARTITIONS = {"0": "train", "1": "val", "2": "test"}  # of CelebA
 _LABEL_NAMES = ("label", "class", "category")  # where no column is about gender
 _CORNERS = (
     ("x1", "y1", "x2", "y2"),
@@ -56,7 +57,8 @@ def read_csv(
 
     Args:
         path: the file; UTF-8 with or without byte order mark, UTF-16 with one, or Windows-1252;
-            separated by commas, semicolons, tabs or bars.
+            separated by commas, semicolons, tabs or bars; or CelebA's own text: a count, a header
+            of attributes, and rows of a picture's name and its attributes, separated by blanks.
         name: what it is called in messages.
         images: folders where its pictures may be.
         label_column: the column of labels; None takes the one about gender.
@@ -86,7 +88,7 @@ def read_csv(
         if not cells[label_at]:
             table.problem("no-label", f"{header[label_at]} is empty", where)
             continue
-        row_side = side if side_at is None else side_of(cells[side_at])
+        row_side = side if side_at is None else _side(header[side_at], cells[side_at])
         if side_at is not None and row_side is None:
             text = f"{header[side_at]} is {cells[side_at]!r}, expected train, val or test"
             table.problem("unknown-side", text, where)
@@ -109,6 +111,8 @@ def _open(path: Path, name: str) -> tuple[list[list[str]], list[str], list[int]]
         raise TrainingError(f"{path}: cannot be read: {error.strerror or error}") from error
     text = _decode(data)
     first = next((line for line in text.splitlines() if line.strip()), "")
+    if first.strip().isdecimal():
+        return _counted(text, name)
     delimiter = max(",;\t|", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     rows, lines = [], []
@@ -123,6 +127,19 @@ def _open(path: Path, name: str) -> tuple[list[list[str]], list[str], list[int]]
     if not rows:
         raise TrainingError(f"{name}: the file is empty")
     return rows[1:], rows[0], lines[1:]
+
+
+def _counted(text: str, name: str) -> tuple[list[list[str]], list[str], list[int]]:
+    """Return what `_open` does, of CelebA's own text, whose header does not name the pictures."""
+    known = [(cells, i) for i, line in enumerate(text.splitlines(), 1) if (cells := line.split())]
+    if len(known) < 2:
+        raise TrainingError(f"{name}: holds a number and no header")
+    _, (attributes, _), *rows = known
+    return [row for row, _ in rows], ["image_id", *attributes], [line for _, line in rows]
+
+
+def _side(column: str, value: str) -> str | None:
+    return (_PARTITIONS.get(value) if plain(column) == "partition" else None) or side_of(value)
 
 
 def _decode(data: bytes) -> str:

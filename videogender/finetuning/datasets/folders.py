@@ -29,7 +29,8 @@ def class_folders(folder: Path) -> list[Path]:
 def read_folders(folder: Path, prefix: str, *, side: str | None) -> Table:
     """Read a folder of class folders.
 
-    Folders below a class folder, if there are any, are taken for a person each.
+    Folders below a class folder, if there are any, are taken for a person each; those of one name
+    below several classes, for the same person.
 
     Args:
         folder: holds `female/`, `male/` or other classes.
@@ -42,7 +43,7 @@ def read_folders(folder: Path, prefix: str, *, side: str | None) -> Table:
         for path in _pictures(class_folder):
             empty = False
             below = path.relative_to(folder)
-            person = below.parent.as_posix() if len(below.parts) > 2 else None
+            person = "/".join(below.parts[1:-1]) or None
             where = f"{prefix}{below.as_posix()}"
             table.rows.append(Row(where, path, class_folder.name, None, person, side))
         if empty:

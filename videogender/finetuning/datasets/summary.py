@@ -18,8 +18,8 @@ _LABELLED_IN = {"folders": "classes by folder", "yolo": "classes of a YOLO expor
 __all__ = ["content_key", "problem_lines", "summary", "summary_lines"]
 
 
-def summary_lines(labelled: Labelled, split: Split) -> list[str]:
-    """Describe data and split in plain text, problems included with a few examples of each."""
+def summary_lines(labelled: Labelled, split: Split, *, all_problems: bool = False) -> list[str]:
+    """Describe data and split in plain text; see `problem_lines` for its problems."""
     pictures = len({sample.path for sample in labelled.samples})
     how = _LABELLED_IN.get(labelled.form, f"{labelled.form}, labels in {labelled.column}")
     lines = [f"{labelled.name}: {len(labelled.samples)} faces in {pictures} pictures ({how})"]
@@ -27,11 +27,11 @@ def summary_lines(labelled: Labelled, split: Split) -> list[str]:
         lines.append(f"{labelled.unlabelled} faces without a label are left out")
     lines += _table(labelled, split)
     lines.append(_split_line(split))
-    return lines + problem_lines(labelled.problems)
+    return lines + problem_lines(labelled.problems, None if all_problems else _EXAMPLES)
 
 
-def problem_lines(problems: list[Problem]) -> list[str]:
-    """Count problems by kind, most frequent first, with at most three examples of each."""
+def problem_lines(problems: list[Problem], most: int | None = _EXAMPLES) -> list[str]:
+    """Count problems by kind, most frequent first, and name at most so many of each."""
     if not problems:
         return ["no problems found"]
     kinds: dict[str, list[Problem]] = {}
@@ -40,9 +40,9 @@ def problem_lines(problems: list[Problem]) -> list[str]:
     lines = [f"problems: {len(problems)}"]
     for kind, those in sorted(kinds.items(), key=lambda item: -len(item[1])):
         lines.append(f"  {kind}: {len(those)}")
-        lines += [f"    {problem.where}: {problem.message}" for problem in those[:_EXAMPLES]]
-        if len(those) > _EXAMPLES:
-            lines.append(f"    and {len(those) - _EXAMPLES} more")
+        lines += [f"    {problem.where}: {problem.message}" for problem in those[:most]]
+        if left := len(those[most:]) if most is not None else 0:
+            lines.append(f"    and {left} more, which --dry-run names")
     return lines
 
 
