@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
+from videogender.cli.eval_report import gender_tables
 from videogender.cli.main import main
 from videogender.dataset import read_entries
 from videogender.detector import Detector
 from videogender.evaluation.charts import Curve, Row, curves_chart, rows_chart
+from videogender.evaluation.gender import GenderAnswers
+from videogender.evaluation.gender_result import gender_result
 from videogender.evaluation.scales import ManyScales
 from videogender.evaluation.validation import ValidationData, validate
 from videogender.frames import Faces
@@ -181,7 +186,9 @@ def test_a_gender_report(stills: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert found["band"]["unsure_below"] == 0.8
 
 
-def test_a_clip_that_is_its_own_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_that_is_its_own_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `annotate` says of a clip, taken for the truth, is found without a fault."""
     clip, truth = tmp_path / "clip.mp4", tmp_path / "truth.jsonl"
     shorten(SAMPLES / "clip.mp4", clip, frames=20)
@@ -203,9 +210,13 @@ def test_a_clip_that_is_its_own_truth(tmp_path: Path, capsys: pytest.CaptureFixt
         assert same["track_accuracy"] in (1.0, None)
     assert by_frame["id_switches"] is None
     assert by_frame["found"] > 0.9
-    code, _, err = run(capsys, "video", clip, SAMPLES / "README.md")
+    with truth.open("a") as file:
+        file.write(json.dumps({"frame": 20, "faces": [{"box": [1, 2, 3]}]}))
+    with monkeypatch.context() as patch:  # before anything is looked at
+        patch.setattr("videogender.evaluation.video.annotated", None)
+        code, _, err = run(capsys, "video", clip, truth)
     assert code == 7
-    assert "not JSON" in err
+    assert "truth.jsonl:21: a face needs a `box`" in err
 
 
 def shorten(source: Path, target: Path, frames: int) -> None:
@@ -263,8 +274,45 @@ def test_pictures_without_gender_are_refused(
     (tmp_path / "faces.jsonl").write_text(json.dumps(line))
     code, _, err = run(capsys, "gender", tmp_path)
     assert code == 7
-    assert "no face has a gender" in err
+    assert "no face that counts has a gender" in err
     assert run(capsys, "detect", tmp_path, "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("face", "command", "message"),
+    [
+        ({"gender": None}, "gender", "no face that counts has a gender"),
+        ({"gender": "male", "ignore": True}, "gender", "no face that counts has a gender"),
+        ({"gender": "male"}, "gender", "none of its 1 faces with a gender was found: try"),
+        ({"ignore": True}, "detect", "no face counts in these pictures"),
+    ],
+)
+def test_nothing_to_measure_is_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    face: dict[str, Any],
+    command: str,
+    message: str,
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    line = {"image": "a.png", "width": 64, "height": 64, "faces": [{"box": [1, 1, 20, 20], **face}]}
+    (tmp_path / "faces.jsonl").write_text(json.dumps(line))
+    code, out, err = run(capsys, command, tmp_path, "--quiet")
+    assert (code, out, len(err.splitlines())) == (7, "", 1)
+    assert message in err
+
+
+def test_a_table_of_children_alone_holds_dashes() -> None:
+    young = np.array([5.0, 6.0])
+    answers = GenderAnswers(np.array([0.9, np.nan]), np.array([True, False]), young + 30, young)
+    tables = gender_tables(gender_result("lite", answers, unsure_below=0.7))
+    console = Console(file=io.StringIO(), width=160)
+    for table in tables:
+        console.print(table)
+    text = cast(io.StringIO, console.file).getvalue()
+    assert "nan" not in text
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["all"]]
+    assert row == ["all", "0", "-", "-", "-", "-", "-"]
 
 
 class Ruler:

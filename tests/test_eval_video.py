@@ -13,7 +13,7 @@ from tracking_truth import Answer, Face, Scene, measure, straight
 
 from videogender.errors import TrainingError
 from videogender.evaluation.video import Way, evaluate_video
-from videogender.evaluation.video_truth import read_truth
+from videogender.evaluation.video_truth import parse_truth
 from videogender.sinks.jsonl import FrameRecord
 
 RATE = 25.0
@@ -40,7 +40,7 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
 
 
 def truth_of(path: Path, lines: list[dict[str, Any]], frames: int = 1000) -> Any:
-    return read_truth(write(path, lines), {i: i / RATE for i in range(frames)})
+    return parse_truth(write(path, lines)).of_video({i: i / RATE for i in range(frames)})
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
@@ -157,6 +157,16 @@ def test_changes_between_labelled_frames_are_seen(tmp_path: Path) -> None:
     figures = evaluate_video(records, truth_of(tmp_path / "f.jsonl", far), Way("frame"))
     assert (figures.label_changes, figures.track_minutes) == (0, 0)
     assert math.isnan(figures.flicker)
+
+
+def test_what_is_shown_across_a_gap_is_no_change(tmp_path: Path) -> None:
+    """Between frames that lie more than a second apart a face counts as out of view."""
+    lines = [{"frame": i, "faces": [{"box": box(0), "track": 1}]} for i in (0, 1, 2, 100)]
+    truth = truth_of(tmp_path / "t.jsonl", lines)
+    labels = {0: "female", 1: "male", 2: "male", 100: "female"}
+    records = [record(i, shown(box(0), label)) for i, label in labels.items()]
+    figures = evaluate_video(records, truth, Way("frame"))
+    assert (figures.label_changes, figures.track_minutes) == (1, pytest.approx(2 / RATE / 60))
 
 
 def test_boxes_without_tracks_are_linked_by_overlap(tmp_path: Path) -> None:

@@ -266,6 +266,25 @@ def test_coco_is_read(tmp_path: Path) -> None:
     assert second.faces == [{"box": [1, 2, 4, 6], "race": "x"}]
 
 
+def test_coco_of_annotate_is_read(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 640, "height": 480}],
+        "annotations": [
+            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 1},
+            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 2},
+            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 3},
+            {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 3, "gender": "Woman"},
+        ],
+        "categories": [
+            {"id": i, "name": name} for i, name in enumerate(("Female", "male", "unsure"), 1)
+        ],
+    }
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(content))
+    (entry,) = read_labelled(path).entries
+    assert [face.get("gender") for face in entry.faces] == ["female", "male", None, "female"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

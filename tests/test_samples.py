@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from videogender.cli.main import main
-from videogender.evaluation.video_truth import read_truth
+from videogender.evaluation.video_truth import parse_truth
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 CLIP = SAMPLES / "clip.mp4"
@@ -85,7 +85,7 @@ def test_stills_are_small_and_each_has_its_provenance() -> None:
 
 def test_the_truth_names_two_women_and_two_men_on_their_portraits(script: ModuleType) -> None:
     """Whom the pillar hides, and nobody else, is left out of the count."""
-    truth = read_truth(TRUTH, {frame: frame / 25 for frame in range(250)})
+    truth = parse_truth(TRUTH).of_video({frame: frame / 25 for frame in range(250)})
     assert TRUTH.stat().st_size < 10_000
     assert not truth.linked
     assert (min(truth.frames), max(truth.frames)) == (0, 249)

@@ -34,7 +34,7 @@ from videogender.cli.eval_work import (
     all_finders,
     at_scales,
     check_count,
-    check_truth,
+    faces_that_count,
     frame_bar,
     load_detector,
     read_data,
@@ -128,12 +128,15 @@ def detect(
     check_count("--limit", limit, 0)
     check_count("--heights-at", heights_at, 1)
     from videogender.cli.eval_report import EvalReport, detect_table
+    from videogender.errors import TrainingError
     from videogender.evaluation.detect_result import LEAST_SCORE, detect_result
     from videogender.evaluation.detection import detect_all
     from videogender.evaluation.plots import detect_plots
 
     with EvalReport(json, report, force=force, quiet=quiet) as aside:
         labelled = read_data(data, limit, aside)
+        if not any(faces_that_count(labelled)):
+            raise TrainingError(f"{data}: no face counts in these pictures: label some")
         finders = all_finders(settings.detect, peer or [], LEAST_SCORE, aside)
         results = []
         for name, finder in finders:
@@ -214,6 +217,7 @@ def gender(
     if not 0 <= min_age < float("inf"):
         raise ConfigError(f"--min-age should be 0 or more, got {min_age:g}")
     from videogender.cli.eval_report import EvalReport, gender_tables
+    from videogender.dataset import GENDERS
     from videogender.errors import ModelError, TrainingError
     from videogender.evaluation.detect_result import LONG_SIDE
     from videogender.evaluation.detection import detect_all
@@ -223,14 +227,22 @@ def gender(
 
     with EvalReport(json, report, force=force, quiet=quiet) as aside:
         labelled = read_data(data, limit, aside)
-        if not any("gender" in face for entry in labelled.entries for face in entry.faces):
-            raise TrainingError(f"{data}: no face has a gender in these pictures")
+        if not any(face.get("gender") in GENDERS for face in faces_that_count(labelled)):
+            raise TrainingError(
+                f"{data}: no face that counts has a gender in these pictures: label some as "
+                "female or male"
+            )
         name, detector = load_detector(settings.detect, aside)
         if not detector.has_gender:
             raise ModelError(f"{name} has no gender heads; --model lite has them")
         found = detect_all(detector, labelled.entries)
         counted = aside.counted(found, len(labelled.entries), name)
         answers = collect_answers(counted, at_long_side=LONG_SIDE)
+        if not answers.found.any():
+            raise TrainingError(
+                f"{data}: none of its {len(answers):,} faces with a gender was found: try a larger "
+                "--long-side or a lower --face-threshold"
+            )
         below = settings.label.unsure_below
         result = gender_result(name, answers, unsure_below=below, least_age=min_age)
         about = {
@@ -336,10 +348,10 @@ def video(
     from videogender.cli.eval_report import EvalReport, video_table
     from videogender.evaluation.plots import video_plots
     from videogender.evaluation.video import Way, annotated, evaluate_video, warm_up
-    from videogender.evaluation.video_truth import read_truth
+    from videogender.evaluation.video_truth import parse_truth
 
     with EvalReport(json, report, force=force, quiet=quiet) as aside:
-        check_truth(truth)
+        written = parse_truth(truth)
         _, detector = load_detector(settings.detect, aside)
         warm_up(detector)
         results, linked = [], False
@@ -350,7 +362,7 @@ def video(
             began = time.process_time()
             records = annotated(clip, detector, settings, way, frame_bar(aside, f"labels {way}"))
             took = time.process_time() - began
-            there = read_truth(truth, {r["frame"]: r["time_s"] or 0.0 for r in records})
+            there = written.of_video({r["frame"]: r["time_s"] or 0.0 for r in records})
             result = evaluate_video(records, there, way)
             results.append(replace(result, processor_seconds=took))
             linked = there.linked

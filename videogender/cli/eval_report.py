@@ -191,7 +191,7 @@ def _whole(result: GenderResult) -> Table:
     table.add_row(f"{name}: faces that get a label", _figure(band.coverage, band.coverage_interval))
     table.add_row(f"{name}: labels that are right", _figure(band.accuracy, band.accuracy_interval))
     for below, covered, accuracy in result.ladder:
-        if round(below * 100) in (50, 60, 70, 80, 90):
+        if round(below * 100) in (50, 60, 70, 80, 90) and not math.isnan(accuracy):
             table.add_row(
                 f"  unsure below {below:g}", f"{accuracy:.3f}", f"of {covered:.1%} of found faces"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ __all__ = [
     "all_finders",
     "at_scales",
     "check_count",
-    "check_truth",
+    "faces_that_count",
     "frame_bar",
     "load_detector",
     "read_data",
@@ -71,14 +72,6 @@ def check_count(flag: str, value: int, least: int) -> None:
         raise ConfigError(f"{flag} should be {least} or more, got {value}")
 
 
-def check_truth(truth: Path) -> None:
-    """Refuse a missing file before the long work."""
-    from videogender.dataset import read_lines
-
-    for _ in read_lines(truth):
-        return
-
-
 def read_data(data: Path, limit: int, aside: EvalReport) -> Labelled:
     """Read the pictures, or some of them, and say what is to be known about them."""
     from videogender.evaluation.labelled import evenly, read_labelled
@@ -87,6 +80,12 @@ def read_data(data: Path, limit: int, aside: EvalReport) -> Labelled:
     for note in labelled.notes:
         aside.note(f"{data}: {note}")
     return replace(labelled, entries=evenly(labelled.entries, limit))
+
+
+def faces_that_count(labelled: Labelled) -> Iterator[dict[str, Any]]:
+    """Yield the labelled faces that are not to be ignored."""
+    for entry in labelled.entries:
+        yield from (face for face in entry.faces if not face.get("ignore", False))
 
 
 def load_detector(

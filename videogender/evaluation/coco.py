@@ -6,17 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from videogender.dataset import GENDERS, Entry, box_problem
+from videogender.dataset import Entry, box_problem
 from videogender.errors import TrainingError
+from videogender.finetuning.datasets.labels import gender_meant
 
-KEPT = (
-    "gender",
-    "age",
-    "race",
-    "skin",
-    "age_group",
-    "wider",
-)  # our keys, where somebody added them
+# our keys but gender, where somebody added them
+KEPT = ("age", "race", "skin", "age_group", "wider")
+FACES = ("face", "faces")
 
 __all__ = ["read_coco"]
 
@@ -24,8 +20,9 @@ __all__ = ["read_coco"]
 def read_coco(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
     """Read a COCO file: `images`, `annotations` with xywh boxes, perhaps `categories`.
 
-    Of several categories those called face are taken. `iscrowd` and `ignore` mark faces that count
-    neither way. Pictures lie beside the file, or in `images/` beside it.
+    Of several categories those called face are taken, or all if each is face, unsure or a gender,
+    as in what `annotate --coco` writes; an attribute `gender` goes first. `iscrowd` and `ignore`
+    mark faces that count neither way. Pictures lie beside the file, or in `images/` beside it.
 
     Returns:
         the pictures, and notes for the user.
@@ -44,9 +41,10 @@ def read_coco(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
     faces: dict[Any, list[dict[str, Any]]] = {}
     dropped = 0
     for number, annotation in enumerate(annotations):
-        if chosen is not None and annotation.get("category_id") not in chosen:
+        category = annotation.get("category_id")
+        if chosen is not None and category not in chosen:
             continue
-        face = _face(f"{path}: annotation {number}", annotation)
+        face = _face(f"{path}: annotation {number}", annotation, (chosen or {}).get(category))
         if face is None:
             dropped += 1
         else:
@@ -66,22 +64,30 @@ def _list(path: Path, content: Any, key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _face_categories(path: Path, content: dict[str, Any]) -> set[Any] | None:
-    """Return the ids of the categories that are faces, or None if there is only one kind."""
+def _face_categories(path: Path, content: dict[str, Any]) -> dict[Any, str | None] | None:
+    """Return the gender of each category of faces, by id; None if there is only one category."""
     categories = content.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(c, dict) for c in categories):
         raise TrainingError(f"{path}: `categories` should be a list of objects")
     if len(categories) < 2:
         return None
-    faces = {c.get("id") for c in categories if str(c.get("name", "")).lower() in ("face", "faces")}
+    names = {c.get("id"): str(c.get("name", "")) for c in categories}
+    genders = {key: gender_meant(name) for key, name in names.items()}
+    faces = {key for key, name in names.items() if name.lower() in FACES}
+    rest = {key for key, name in names.items() if not genders[key] and name.lower() != "unsure"}
+    if rest <= faces:
+        return genders
     if not faces:
-        names = ", ".join(sorted(str(c.get("name")) for c in categories))
-        raise TrainingError(f"{path}: none of its categories is called face ({names})")
-    return faces
+        listed = ", ".join(sorted(names.values()))
+        raise TrainingError(
+            f"{path}: none of its categories is called face ({listed}), nor are all female, "
+            "male or unsure"
+        )
+    return dict.fromkeys(faces)
 
 
-def _face(where: str, annotation: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a face as our data files hold it; None if its box is empty."""
+def _face(where: str, annotation: dict[str, Any], gender: str | None) -> dict[str, Any] | None:
+    """Return a face as our data files hold it, of this gender; None if its box is empty."""
     box = annotation.get("bbox")
     try:
         x, y, width, height = (float(value) for value in box)  # type: ignore[union-attr]
@@ -97,8 +103,8 @@ def _face(where: str, annotation: dict[str, Any]) -> dict[str, Any] | None:
     more = annotation.get("attributes")
     known = {**more, **annotation} if isinstance(more, dict) else annotation
     face |= {key: known[key] for key in KEPT if key in known}
-    if face.get("gender") not in GENDERS:
-        face.pop("gender", None)
+    if gender := gender_meant(str(known.get("gender"))) or gender:
+        face["gender"] = gender
     if annotation.get("iscrowd") or annotation.get("ignore"):
         face["ignore"] = True
     return face

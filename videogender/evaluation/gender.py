@@ -96,7 +96,8 @@ class GenderFigures:
 
     Attributes:
         faces: labelled faces, found or not.
-        found: share of them that were found; all figures below are over those, NaN for none.
+        found: share of them that were found, NaN of none; all figures below are over those that
+            were found, NaN for none.
         accuracy: share whose likelier gender is the labelled one.
         interval: its 95 % interval.
         accuracy_female, accuracy_male: the same, a label.
@@ -172,7 +173,8 @@ def gender_figures(answers: GenderAnswers) -> GenderFigures:
     n = len(right)
     if n == 0:
         nan = math.nan
-        return GenderFigures(len(asked), 0.0, nan, (nan, nan), nan, nan, nan)
+        share = 0.0 if len(asked) else nan
+        return GenderFigures(len(asked), share, nan, (nan, nan), nan, nan, nan)
     return GenderFigures(
         len(asked),
         float(asked.mean()),

@@ -25,6 +25,7 @@ from videogender.sinks.jsonl import FaceRecord, FrameRecord
 from videogender.tracking.association import assign
 
 LabelBy = Literal["track", "frame"]
+Shown = tuple[float, str]  # seconds, label
 
 __all__ = ["TrackAnswer", "VideoResult", "Way", "annotated", "evaluate_video", "warm_up"]
 
@@ -66,7 +67,7 @@ class TrackAnswer:
     track: int
     label: str | None
     answer: str | None
-    shown: list[tuple[float, str]]
+    shown: list[Shown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,7 @@ def evaluate_video(records: Sequence[FrameRecord], truth: VideoTruth, way: Way) 
             faces, is_labelled = there[record["frame"]]
             tally.frame(record, seconds[record["frame"]], faces, is_labelled)
     answers = [tally.answer(track) for track in sorted(tally.labels)]
+    steps = [step for answer in answers for step in _steps(answer)]
     clear = [answer for answer in answers if answer.label is not None]
     given = np.array([answer.answer in ("female", "male") for answer in clear], bool)
     right = np.array([answer.answer == answer.label for answer in clear], bool)
@@ -194,8 +196,8 @@ def evaluate_video(records: Sequence[FrameRecord], truth: VideoTruth, way: Way) 
         proportion_interval(int(right.sum()), int(given.sum())),
         tally.right / tally.given if tally.given else math.nan,
         tally.given / tally.asked if tally.asked else math.nan,
-        sum(a[1] != b[1] for t in answers for a, b in pairwise(t.shown)),
-        sum(map(_seconds_in_view, answers)) / 60,
+        sum(a[1] != b[1] for a, b in steps),
+        sum(b[0] - a[0] for a, b in steps) / 60,
         tally.switches if way.label_by == "track" else None,
     )
 
@@ -212,7 +214,7 @@ class _Tally:
     right: int = 0
     switches: int = 0
     labels: dict[int, str | None] = field(default_factory=dict)
-    shown: dict[int, list[tuple[float, str]]] = field(default_factory=dict)
+    shown: dict[int, list[Shown]] = field(default_factory=dict)
     partner: dict[int, int] = field(default_factory=dict)  # the number a track last had
 
     def frame(
@@ -324,8 +326,6 @@ def _between(a: Box, b: Box, share: float) -> Box:
     return mixed[0], mixed[1], mixed[2], mixed[3]
 
 
-def _seconds_in_view(answer: TrackAnswer) -> float:
-    """Return how long a face was found, gaps of over a second left out."""
-    times = [seconds for seconds, _ in answer.shown]
-    steps = [b - a for a, b in pairwise(times)]
-    return sum(step for step in steps if step <= LINK_SECONDS)
+def _steps(answer: TrackAnswer) -> list[tuple[Shown, Shown]]:
+    """Return what was shown of a face from frame to frame, gaps of over a second left out."""
+    return [(a, b) for a, b in pairwise(answer.shown) if b[0] - a[0] <= LINK_SECONDS]

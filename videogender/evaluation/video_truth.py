@@ -28,7 +28,7 @@ LINK_SECONDS = 1.0  # labelled frames further apart than this are no neighbours
 
 Box = tuple[float, float, float, float]
 
-__all__ = ["LINK_SECONDS", "Box", "TrueFace", "VideoTruth", "read_truth"]
+__all__ = ["LINK_SECONDS", "Box", "TrueFace", "VideoTruth", "WrittenTruth", "parse_truth"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +61,60 @@ class VideoTruth:
     linked: bool
 
 
-def read_truth(path: Path, seconds: Mapping[int, float]) -> VideoTruth:
-    """Read the labels of a video.
+@dataclass(frozen=True, slots=True)
+class WrittenTruth:
+    """Labels as they are written, not yet held against their video.
+
+    Attributes:
+        faces: of every labelled frame, by its index.
+        where: file and line of each.
+        linked: they name no tracks.
+    """
+
+    faces: Mapping[int, list[dict[str, Any]]]
+    where: Mapping[int, str]
+    linked: bool
+
+    def of_video(self, seconds: Mapping[int, float]) -> VideoTruth:
+        """Return the labels of a video.
+
+        Args:
+            seconds: time of every frame of the video, by index.
+
+        Raises:
+            TrainingError: if the video has no such frame.
+        """
+        for frame, where in self.where.items():
+            if frame not in seconds:
+                raise TrainingError(f"{where}: the video has no frame {frame}")
+        tracks = _linked(self.faces, seconds) if self.linked else None
+        return VideoTruth(
+            {
+                frame: [
+                    _true_face(face, face["track"] if tracks is None else tracks[frame][row])
+                    for row, face in enumerate(self.faces[frame])
+                ]
+                for frame in sorted(self.faces)
+            },
+            self.linked,
+        )
+
+
+def parse_truth(path: Path) -> WrittenTruth:
+    """Read labels.
 
     Args:
         path: JSON Lines.
-        seconds: time of every frame of the video, by index.
 
     Raises:
-        TrainingError: if a line is not as it should be, or the video has no such frame.
+        TrainingError: if a line is not as it should be.
     """
     raw: dict[int, list[dict[str, Any]]] = {}
+    places: dict[int, str] = {}
     for where, item in read_lines(path):
         frame = item.get("frame")
         if not isinstance(frame, int) or isinstance(frame, bool):
             raise TrainingError(f"{where}: needs the frame's number as `frame`, got {frame!r}")
-        if frame not in seconds:
-            raise TrainingError(f"{where}: the video has no frame {frame}")
         if frame in raw:
             raise TrainingError(f"{where}: frame {frame} stands here a second time")
         faces = item.get("faces")
@@ -86,29 +123,26 @@ def read_truth(path: Path, seconds: Mapping[int, float]) -> VideoTruth:
         for face in faces:
             if problem := _problem(face):
                 raise TrainingError(f"{where}: {problem}")
-        raw[frame] = faces
+        raw[frame], places[frame] = faces, where
     if not raw:
         raise TrainingError(f"{path}: holds no labelled frames (expected JSON Lines)")
     everything = [face for faces in raw.values() for face in faces]
     named = [face.get("track") is not None for face in everything]
     if any(named) and not all(named):
         raise TrainingError(f"{path}: some faces have a `track` and some have none")
-    tracks = _linked(raw, seconds) if not all(named) else None
-    frames = {}
-    for frame in sorted(raw):
-        frames[frame] = [
-            TrueFace(
-                tuple(float(edge) for edge in face["box"]),  # type: ignore[arg-type]
-                face["label"] if face.get("label") in GENDERS else None,
-                face["track"] if tracks is None else tracks[frame][row],
-                bool(face.get("ignore", False)),
-            )
-            for row, face in enumerate(raw[frame])
-        ]
-        numbers = [face.track for face in frames[frame]]
-        if len(set(numbers)) < len(numbers):
+    for frame, faces in raw.items() if all(named) else ():
+        if len({face["track"] for face in faces}) < len(faces):
             raise TrainingError(f"{path}: frame {frame} has two faces of one track")
-    return VideoTruth(frames, tracks is not None)
+    return WrittenTruth(raw, places, not all(named))
+
+
+def _true_face(face: dict[str, Any], track: int) -> TrueFace:
+    return TrueFace(
+        tuple(float(edge) for edge in face["box"]),  # type: ignore[arg-type]
+        face["label"] if face.get("label") in GENDERS else None,
+        track,
+        bool(face.get("ignore", False)),
+    )
 
 
 def _problem(face: Any) -> str:

@@ -21,7 +21,7 @@ _GENDER_COLUMNS = ("gender", "sex", "presentedgender", "perceivedgender", "appar
 _FLAG_COLUMNS = {"female": 0, "isfemale": 0, "male": 1, "ismale": 1}
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"0", "-1", "false", "no"})
 
-__all__ = ["MOST_CLASSES", "Naming", "is_gender_column", "name_classes"]
+__all__ = ["MOST_CLASSES", "Naming", "gender_meant", "is_gender_column", "name_classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,12 @@ class Naming:
 def is_gender_column(column: str) -> bool:
     """Whether a column's name alone says that it holds genders."""
     return plain(column) in _GENDER_COLUMNS or plain(column) in _FLAG_COLUMNS
+
+
+def gender_meant(label: str) -> str | None:
+    """Return the gender that a label means, however it is spelt; None for any other."""
+    side = _gender("", label.strip().casefold())
+    return GENDERS[side] if side >= 0 else None
 
 
 def name_classes(column: str, labels: Counter[str]) -> Naming:
