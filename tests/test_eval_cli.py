@@ -20,7 +20,7 @@ from videogender.cli.eval_report import gender_tables
 from videogender.cli.main import main
 from videogender.dataset import read_entries
 from videogender.detector import Detector
-from videogender.evaluation.charts import Curve, Row, curves_chart, rows_chart
+from videogender.evaluation.charts import COLOURS, Curve, Row, curves_chart, rows_chart
 from videogender.evaluation.gender import GenderAnswers
 from videogender.evaluation.gender_result import gender_result
 from videogender.evaluation.scales import ManyScales
@@ -379,6 +379,41 @@ def test_several_sizes_end_in_a_table(stills: Path, capsys: pytest.CaptureFixtur
     assert (plain["images"], plain["scales"], several["scales"]) == (4, [1.0], [0.25, 0.5])
     found = [each["results"][0]["by_height"][">= 8 px"] for each in (plain, several)]
     assert found[1]["average_precision"] < found[0]["average_precision"]  # faces of few pixels
+
+
+def test_many_series_stay_in_their_rows_and_are_all_named() -> None:
+    nan = math.nan
+    names = [f"labels every {number}" for number in range(8)]
+    rows = [Row("a", [(0.5, nan, nan)] * 8), Row("b", [(nan, nan, nan)] * 8)]
+    pixels = np.array(rows_chart("t", "x", names, rows)).astype(int)
+    few = np.array(rows_chart("t", "x", names[:1], [Row("a"), Row("b")]))
+    more = pixels.shape[0] - few.shape[0]
+    assert more > 2 * 8 * 9 - 2 * 30  # a place for each series, and further lines of the legend
+    row_px = (pixels.shape[0] - 64 - 62 - 22) // 2
+    inside = slice(64 + 22, 64 + 22 + row_px)
+    for colour in COLOURS:
+        close = np.abs(pixels[:, 20:] - colour).sum(2) < 12
+        assert close[:80].sum() > 20, "in the legend"
+        assert close[inside].sum() > 10, "in the first row"
+        assert not close[inside.stop : inside.stop + row_px, 100:].any()
+    assert len(set(COLOURS)) == 8
+    assert (pixels[:, -8:] == 255).all(), "nothing is cut off"
+
+
+def test_a_mark_is_not_written_over_its_curve() -> None:
+    def chart(*points: tuple[float, float], mark: tuple[float, float] | None) -> Any:
+        beside = None if mark is None else (mark, "unsure below 0.7")
+        image = curves_chart("t", ("x", "y"), [Curve("a", points, mark=beside)])
+        pixels = np.array(image).astype(int)
+        return pixels[..., 2] - pixels[..., 0] > 60
+
+    for at in (0.3, 0.95):
+        mark = (at, 1 - 0.1 * at)
+        curve = chart((0.0, 1.0), (1.0, 0.9), mark=None)
+        told = chart(mark=mark)
+        rows, columns = np.nonzero(curve & told)
+        assert len(rows) > 10
+        assert max(np.ptp(rows), np.ptp(columns)) <= 12, "they meet in the dot alone"
 
 
 def test_charts_put_values_where_they_belong() -> None:

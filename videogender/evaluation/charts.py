@@ -14,10 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 OVER = 2  # drawn so many times larger
 INK, FAINT, GRID = (34, 38, 46), (110, 116, 128), (226, 229, 234)
-COLOURS = ((30, 100, 200), (214, 106, 20), (36, 140, 84), (150, 60, 160))  # told apart by all eyes
+COLOURS = (
+    *((30, 100, 200), (214, 106, 20), (36, 140, 84), (150, 60, 160)),  # told apart by all eyes
+    *((200, 20, 60), (80, 180, 230), (120, 80, 30), (60, 60, 60)),
+)
 SIZE_WH = (760, 520)
 MARGIN = {"left": 76, "right": 28, "top": 64, "bottom": 62}
-ROW_PX, TEXT_PX, TITLE_PX = 30, 14, 18
+TEXT_PX, TITLE_PX = 14, 18
+SERIES_PX, BETWEEN_PX = 10, 12  # height of a series of a row, and of what parts two rows
+LEAST_ROW_PX, LEGEND_PX = 30, 22
 
 Point = tuple[float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -75,7 +80,7 @@ def curves_chart(
         x_range, y_range: ends of the axes.
         diagonal: also draw y = x, faintly.
     """
-    sheet = _Sheet(SIZE_WH, title)
+    sheet = _Sheet(SIZE_WH, title, [curve.name for curve in curves])
     area = _Area(sheet, x_range, y_range)
     area.grid(*axes)
     if diagonal:
@@ -89,7 +94,6 @@ def curves_chart(
         if curve.mark is not None:
             area.disc(curve.mark[0], 5, colour)
             area.text(curve.mark[0], curve.mark[1], colour)
-    sheet.legend([curve.name for curve in curves])
     return sheet.done()
 
 
@@ -111,43 +115,63 @@ def rows_chart(
     """
     names = max((_width(row.name) for row in rows), default=0)
     notes = max((_width(row.note) for row in rows), default=0)
-    height = MARGIN["top"] + MARGIN["bottom"] + ROW_PX * len(rows)
-    sheet = _Sheet((SIZE_WH[0], height), title)
+    row_px = max(LEAST_ROW_PX, SERIES_PX * len(series) + BETWEEN_PX)
+    height = MARGIN["top"] + MARGIN["bottom"] + row_px * len(rows)
+    sheet = _Sheet((SIZE_WH[0], height), title, series)
     left, right = names + 44, SIZE_WH[0] - notes - 44
-    bottom = height - MARGIN["bottom"]
+    bottom = sheet.bottom
 
     def place(value: float) -> float:
         share = (min(max(value, x_range[0]), x_range[1]) - x_range[0]) / (x_range[1] - x_range[0])
         return left + share * (right - left)
 
     for tick in _ticks(*x_range):
-        sheet.line([(place(tick), MARGIN["top"]), (place(tick), bottom)], GRID, 1)
+        sheet.line([(place(tick), sheet.top), (place(tick), bottom)], GRID, 1)
         sheet.text((place(tick), bottom + 8), f"{tick:g}", FAINT, "ma")
     sheet.text(((left + right) / 2, bottom + 30), axis, INK, "ma")
     for number, row in enumerate(rows):
-        y = MARGIN["top"] + ROW_PX * (number + 0.5)
+        y = sheet.top + row_px * (number + 0.5)
+        if number and row_px > LEAST_ROW_PX:  # else it is plain which dots are whose
+            edge = y - row_px / 2
+            sheet.line([(24, edge), (SIZE_WH[0] - 24, edge)], GRID, 1)
         sheet.text((24, y), row.name, INK if row.values else FAINT, "lm")
         sheet.text((right + 20, y), row.note, FAINT, "lm")
         for index, (value, low, high) in enumerate(row.values):
             if math.isnan(value):
                 continue
-            at = y + (index - (len(row.values) - 1) / 2) * 9
+            at = y + (index - (len(row.values) - 1) / 2) * SERIES_PX
             colour = COLOURS[index % len(COLOURS)]
             if not math.isnan(low):
                 sheet.line([(place(low), at), (place(high), at)], colour, 2)
             sheet.disc((place(value), at), 4.5, colour)
-    sheet.legend(series)
     return sheet.done()
 
 
 class _Sheet:
-    """White paper with a title; places are in pixels of the finished chart."""
+    """White paper with a title and a legend; places are in pixels of the finished chart.
 
-    def __init__(self, size_wh: tuple[int, int], title: str) -> None:
-        self.size_wh = size_wh
-        self._image = Image.new("RGB", (size_wh[0] * OVER, size_wh[1] * OVER), "white")
+    Args:
+        size_wh: of the chart; it grows where the legend takes more than a line.
+        title: above.
+        names: of the colours, which are named if there is more than one.
+
+    Attributes:
+        size_wh: as it has become.
+        top, bottom: between what stands above and the axis below.
+    """
+
+    def __init__(self, size_wh: tuple[int, int], title: str, names: Sequence[str]) -> None:
+        places = _legend_places(names if len(names) > 1 else (), size_wh[0])
+        more = LEGEND_PX * max((line for _, line in places), default=0)
+        self.size_wh = size_wh[0], size_wh[1] + more
+        self.top, self.bottom = MARGIN["top"] + more, self.size_wh[1] - MARGIN["bottom"]
+        self._image = Image.new("RGB", (self.size_wh[0] * OVER, self.size_wh[1] * OVER), "white")
         self._pen = ImageDraw.Draw(self._image)
         self.text((24, 14), title, INK, "la", TITLE_PX)
+        for number, (x, line) in enumerate(places):
+            y = 48 + LEGEND_PX * line
+            self.disc((x + 6, y), 5, COLOURS[number % len(COLOURS)])
+            self.text((x + 16, y), names[number], INK, "lm")
 
     def line(self, points: Sequence[Point], colour: tuple[int, int, int], width: float) -> None:
         scaled = [(x * OVER, y * OVER) for x, y in points]
@@ -177,14 +201,6 @@ class _Sheet:
         x, y = round(place[0] * OVER), round(place[1] * OVER)
         self._image.paste(strip, (x - strip.width // 2, y - strip.height // 2))
 
-    def legend(self, names: Sequence[str]) -> None:
-        """Name the colours, if there is more than one."""
-        x = 24.0
-        for number, name in enumerate(names if len(names) > 1 else ()):
-            self.disc((x + 6, 48), 5, COLOURS[number % len(COLOURS)])
-            self.text((x + 16, 48), name, INK, "lm")
-            x += 36 + _width(name)
-
     def done(self) -> Image.Image:
         return self._image.resize(self.size_wh, Image.Resampling.LANCZOS)
 
@@ -195,7 +211,7 @@ class _Area:
     def __init__(self, sheet: _Sheet, x_range: Point, y_range: Point) -> None:
         self._sheet, self._x, self._y = sheet, x_range, y_range
         self._left, self._right = MARGIN["left"], sheet.size_wh[0] - MARGIN["right"]
-        self._top, self._bottom = MARGIN["top"], sheet.size_wh[1] - MARGIN["bottom"]
+        self._top, self._bottom = sheet.top, sheet.bottom
 
     def grid(self, x_name: str, y_name: str) -> None:
         for tick in _ticks(*self._x):
@@ -218,10 +234,12 @@ class _Area:
         self._sheet.disc(self._place(point), radius, colour)
 
     def text(self, point: Point, text: str, colour: tuple[int, int, int]) -> None:
-        """Write beside a point, on the side where there is room."""
+        """Write beside a point of a curve that falls: above, or else below it."""
         x, y = self._place(point)
-        fits = x + 10 + _width(text) < self._right
-        self._sheet.text((x + 10 if fits else x - 10, y - 12), text, colour, "lm" if fits else "rm")
+        if x + 8 + _width(text) < self._right:
+            self._sheet.text((x + 8, y - 6), text, colour, "ld")
+        else:
+            self._sheet.text((x - 8, y + 6), text, colour, "ra")
 
     def _place(self, point: Point) -> Point:
         shares = [
@@ -244,6 +262,18 @@ def _ticks(low: float, high: float) -> list[float]:
     )
     first = math.ceil(low / step - 1e-9)
     return [round(k * step, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _legend_places(names: Sequence[str], wide: int) -> list[tuple[int, int]]:
+    """Return where each name of a legend begins, and on which line."""
+    places, x, line = [], 24, 0
+    for name in names:
+        taken = 36 + _width(name)
+        if x > 24 and x + taken > wide:
+            x, line = 24, line + 1
+        places.append((x, line))
+        x += taken
+    return places
 
 
 def _width(text: str) -> int:
