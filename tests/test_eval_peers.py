@@ -309,6 +309,13 @@ def test_files_that_are_no_peers_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "missing.onnx", "cannot be read")
     (tmp_path / "text.onnx").write_text("hello there")
     refused(tmp_path / "text.onnx", "not an ONNX model")
+    model = onnx.load(red_finder(tmp_path / "odd.onnx"))
+    shape = onnx.numpy_helper.from_array(np.array([1, 1, 7], np.int64), "fixed")
+    model.graph.initializer.append(shape)
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["heat", "fixed"], ["odd"]))
+    model.graph.output[0].name = "odd"
+    onnx.save(model, tmp_path / "odd.onnx")
+    refused(tmp_path / "odd.onnx", r"nor a CenterFace \(it does not run at 96x64\)$")
     model = onnx.load(red_finder(tmp_path / "red.onnx"))
     del model.graph.output[2]
     onnx.save(model, tmp_path / "short.onnx")

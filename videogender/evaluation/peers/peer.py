@@ -50,15 +50,13 @@ class Peer:
         self._fixed_hw: tuple[int, int] | None = None
         self._session = _session(file, threads, open_sizes)
         try:
-            outputs = self._run(np.zeros((1, 3, *BLANK_HW), np.float32))
-            self._form = _form(file, outputs, BLANK_HW)
+            self._form = self._recognise(BLANK_HW)
         except ModelError:  # perhaps its operators, too, are for one size
             self._session = _session(file, threads)
             self._fixed_hw = _declared_hw(self._session)
             if self._fixed_hw is None:
                 raise
-            outputs = self._run(np.zeros((1, 3, *self._fixed_hw), np.float32))
-            self._form = _form(file, outputs, self._fixed_hw)
+            self._form = self._recognise(self._fixed_hw)
 
     @property
     def batch_size(self) -> int:
@@ -113,6 +111,21 @@ class Peer:
         grow = np.array([size_wh[0] / image.shape[1], size_wh[1] / image.shape[0]] * 2, np.float32)
         return Faces(boxes[kept] * grow, scores[kept], np.full(len(kept), np.nan, np.float32))
 
+    def _recognise(self, size_hw: tuple[int, int]) -> Form:
+        """Find out which form the file has, by what it answers to a blank image."""
+        size = f"{size_hw[1]}x{size_hw[0]}"
+        try:
+            outputs = self._run(np.zeros((1, 3, *size_hw), np.float32))
+        except ModelError as error:
+            raise _stranger(self._file, f"it does not run at {size}") from error
+        for name in FORMS:
+            form: Any = import_module(f"videogender.evaluation.peers.{name}")
+            if form.recognises(outputs, size_hw):
+                known: Form = form
+                return known
+        shapes = ", ".join(str(list(output.shape)) for output in outputs[:12])
+        raise _stranger(self._file, f"for an image of {size} it gives {shapes}")
+
     def _run(self, pixels: Floats) -> list[Floats]:
         try:
             outputs = self._session.run(None, {self._session.get_inputs()[0].name: pixels})
@@ -158,18 +171,8 @@ def _declared_hw(session: Any) -> tuple[int, int] | None:
     return None
 
 
-def _form(file: Path, outputs: Sequence[Floats], size_hw: tuple[int, int]) -> Form:
-    """Find out which form a file has, by what it answers to a blank image."""
-    for name in FORMS:
-        form: Any = import_module(f"videogender.evaluation.peers.{name}")
-        if form.recognises(outputs, size_hw):
-            known: Form = form
-            return known
-    shapes = ", ".join(str(list(output.shape)) for output in outputs[:12])
-    raise ModelError(
-        f"{file}: neither a YuNet nor an SCRFD nor a CenterFace (for an image of "
-        f"{size_hw[1]}x{size_hw[0]} it gives {shapes})"
-    )
+def _stranger(file: Path, why: str) -> ModelError:
+    return ModelError(f"{file}: neither a YuNet nor an SCRFD nor a CenterFace ({why})")
 
 
 def _first(error: Exception) -> str:
