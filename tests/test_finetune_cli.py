@@ -15,6 +15,7 @@ from finetune_data_sets import write_csv
 from finetune_toys import write_faces, write_lite
 from safetensors import safe_open
 
+from videogender.cli.finetune_report import FinetuneReport
 from videogender.cli.main import main
 from videogender.finetuning.settings import (
     RECIPES,
@@ -163,6 +164,18 @@ def test_what_is_said_at_the_end(
     assert f"use them: videogender annotate VIDEO --weights {out}/best.safetensors" in error
     assert main(["finetune", str(faces), *flags]) == 4
     assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "labels"), [(1, "1 label"), (22, "22 labels")])
+def test_suspected_labels_are_to_be_looked_at(
+    capsys: pytest.CaptureFixture[str], count: int, labels: str
+) -> None:
+    row = {"image": "a/b.jpg", "label": "male", "answer": "female", "probability": 0.97}
+    results = {"judged_on": "x", "weights": "w", "command": "c", "suspected": [row] * count}
+    with FinetuneReport(quiet=False) as report:
+        report.done(results)
+    told = f"{labels} to look at, first b.jpg: called male, looks female (97%)"
+    assert told in capsys.readouterr().err
 
 
 def environment() -> dict[str, str]:

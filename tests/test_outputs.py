@@ -254,8 +254,11 @@ def test_an_input_that_fails_is_left_out_of_every_file(clip: Path) -> None:
         assert [entry["source"] for entry in lines(folder / "a.jsonl")] == [str(clip)] * 25
         coco = COCO(str(folder / "all.json"))
         assert [video["name"] for video in coco.dataset["videos"]] == [str(clip)]
-        [only] = json.loads((folder / "s.json").read_text())["inputs"]
+        whole = json.loads((folder / "s.json").read_text())
+        [only] = whole["inputs"]
         assert only["source"] == str(clip)
+        assert whole["total"]["videos"] == 1
+        assert whole["total"]["duration_seconds"] == only["duration_seconds"]
         assert "broken.mp4" not in (folder / "r.html").read_text()
 
 

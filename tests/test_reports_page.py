@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -184,6 +185,13 @@ def test_bars_are_as_long_as_their_share() -> None:
     wide = float(page.all("rect", "band")[0].attributes["width"])
     (bar,) = page.all("rect", "plain")
     assert float(bar.attributes["width"]) == pytest.approx(0.25 * wide, abs=0.02)
+
+
+def test_what_is_cut_off_at_a_side_is_shaded_there() -> None:
+    style = files("videogender.reports").joinpath("page.css").read_text()
+    (rule,) = re.findall(r"^\.scroll \{[^}]*\}", style, re.MULTILINE)
+    assert "overflow-x: auto" in rule
+    assert "background-attachment: local, local, scroll, scroll" in rule
 
 
 def test_calibration_dots_lie_where_they_belong() -> None:

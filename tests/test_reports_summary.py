@@ -12,7 +12,7 @@ import pytest
 from settled_videos import Actor, settled_video, ticks
 
 from videogender.frames import Faces, Frame, RgbPicture
-from videogender.reports.summary import LABELS, FaceCounts, summarize
+from videogender.reports.summary import LABELS, FaceCounts, Total, summarize
 from videogender.tracking.flat import frame_seconds, stretches
 from videogender.tracking.settle import Settled
 
@@ -177,6 +177,26 @@ def test_a_still_has_no_times() -> None:
     assert told["kind"] == "image"
     assert told["faces"] == {"all": 2, "female": 1, "male": 1, "unsure": 0}
     assert told["duration_seconds"] is told["on_screen"] is told["per_minute"] is None
+
+
+def test_a_total_over_videos_and_images() -> None:
+    woman, man = Actor([(0.0, 6.0)], female=0.97), Actor([(1.0, 3.0)], female=0.03, x=300)
+    first = summary_of(settled_video([woman, man], ticks(10)))
+    second = summary_of(settled_video([woman], ticks(8)), interrupted=True)
+    still = FaceCounts("a.jpg", 0.65)
+    picture = RgbPicture(np.zeros((9, 16, 3), np.uint8))
+    box, one = np.zeros((1, 4), np.float32), np.ones(1, np.float32)
+    still.add(Frame(picture, 0, None, "a.jpg"), Faces(box, one, one))
+    total = Total.of([first, second, still.summary()])
+    assert (total.videos, total.images, total.interrupted) == (2, 1, True)
+    assert total.duration_seconds == pytest.approx(18)
+    assert total.appearances == {"all": 3, "female": 2, "male": 1, "unsure": 0}
+    assert total.faces == {"all": 1, "female": 1, "male": 0, "unsure": 0}
+    assert total.on_screen is not None
+    assert total.on_screen["female"] == {"seconds": 12.0, "face_seconds": 12.0, "peak": 1}
+    assert total.on_screen["all"] == {"seconds": 12.0, "face_seconds": 14.0, "peak": 2}
+    assert Total.of([still.summary()]).on_screen is None
+    assert Total.of([still.summary()]).appearances is None
 
 
 def test_lengths_of_frames() -> None:

@@ -17,6 +17,7 @@ from videogender.reports import video_section
 from videogender.reports.summary import LABELS, FaceCounts, summarize
 from videogender.reports.video_report import write_video_report
 from videogender.reports.video_section import VideoSection
+from videogender.reports.words import duration
 from videogender.tracking.flat import stretches
 
 NASTY = "talks & co/<script>alert('x')</script> \"café\" 会議.mp4"
@@ -188,6 +189,17 @@ def stills() -> list[VideoSection]:
     return parts
 
 
+def test_zones_in_which_only_time_is_known_are_not_said_to_count_comings(tmp_path: Path) -> None:
+    counts = {"all": 2, "female": 1, "male": 1, "unsure": 0}
+    zone = {"name": "door", "points": [[0, 0], [320, 0], [320, 360]], "peak": counts}
+    zones = {"zones": [{**zone, "entries": None}], "lines": []}
+    section = page_of(tmp_path, part_of(crowd(3, 20), zones=zones)).section("Zones and lines")
+    assert "Comings and goings" not in section.text
+    zones = {"zones": [{**zone, "entries": counts}], "lines": []}
+    section = page_of(tmp_path, part_of(crowd(3, 20), zones=zones)).section("Zones and lines")
+    assert "Comings and goings" in section.text
+
+
 def test_several_videos_and_images_in_one_page(tmp_path: Path) -> None:
     loose = FaceCounts("loose.mp4", 0.65)
     picture = RgbPicture(np.zeros((36, 64, 3), np.uint8))
@@ -201,6 +213,22 @@ def test_several_videos_and_images_in_one_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, *parts)
     assert page.all("h1")[0].text == "2 videos and 3 images"
     assert [row[0] for row in page.section("Overview").rows()] == ["a.mp4", "loose.mp4"]
+    (foot,) = page.section("Overview").all("tfoot")
+    last = [cell.text for cell in foot.all("td")]
+    first = parts[0].summary
+    seen = (
+        first["on_screen"]["all"]["seconds"] + 1,
+        first["on_screen"]["male"]["face_seconds"] + 2,
+    )
+    assert last[:3] == ["2 videos", "22.0 s", "5"]
+    assert (last[6], last[8]) == tuple(map(duration, seen))
+    lead = page.all("p", "lead")[0].text
+    assert lead.startswith("5 appearances: 1 female, 2 male, 2 unsure. 50 faces in single frames: ")
+    assert "3 faces in 3 images: " in lead
+    assert f"A face is in view for {duration(seen[0])} of 22.0 s" in lead
+    assert [c.text for c in page.section("Images").all("tfoot")[0].all("td")][:2] == [
+        *("3 images", "3")
+    ]
     images = page.section("Images")
     assert [row[:3] for row in images.rows()] == [
         ["photos/0.jpg", "0", "0"],
@@ -226,6 +254,14 @@ def test_little_to_tell(tmp_path: Path, part: VideoSection) -> None:
     page = page_of(tmp_path, part)
     assert "nan" not in page.all("main")[0].text
     assert "What these figures can bear" in page.headings()
+
+
+def test_a_single_frame_has_no_length(tmp_path: Path) -> None:
+    page = page_of(tmp_path, part_of([Actor([(0, 20)], female=0.97)], seconds=0.1))
+    lead = page.all("p", "lead")[0].text
+    assert lead.startswith("1 appearance: 1 female, 0 male, 0 unsure. A face is in view, at most 1")
+    assert "640 by 360 px, 1 frame" in page.text
+    assert "1 frames" not in page.text
 
 
 def test_an_early_end_and_settings_are_told(tmp_path: Path) -> None:

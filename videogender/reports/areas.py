@@ -40,10 +40,12 @@ def areas(found: Mapping[str, Any] | None, size_wh: tuple[int, int]) -> Html:
     tables = [_table(zone, _ZONE_FIGURES) for zone in zones]
     tables += [_table(line, _LINE_FIGURES) for line in lines]
     parts = [_map(zones, lines, size_wh), tag("div", *tables, class_="areas")]
-    note = (
-        "A face is where the centre of its box is. Comings and goings are counted while a face is "
-        "in view; who leaves and comes back counts again."
-    )
+    note = "A face is where the centre of its box is."
+    if any(area.get("entries") or area.get("in") for area in [*zones, *lines]):
+        note += (
+            " Comings and goings are counted while a face is in view; who leaves and comes back "
+            "counts again."
+        )
     if lines:
         note += " “In” leads to the side that the arrow points to."
     return section("Zones and lines", *parts, note=note)

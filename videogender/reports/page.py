@@ -159,6 +159,7 @@ def table(
     sortable: bool = False,
     groups: Sequence[tuple[str, str]] = (),
     is_narrow: bool = False,
+    total: Sequence[Cell | Part] | None = None,
 ) -> Html:
     """Return a table; a long one is folded, which a reader without scripts can open too.
 
@@ -169,6 +170,7 @@ def table(
         sortable: clicking a heading sorts.
         groups: names and texts of groups of rows, which the reader may show alone.
         is_narrow: no wider than what it holds.
+        total: cells of a last row, which stays where it is.
     """
     lines = [_row(columns, row if isinstance(row, Row) else Row(row)) for row in rows]
     head = tag("thead", tag("tr", *(_heading(column, sortable) for column in columns)))
@@ -177,7 +179,8 @@ def table(
     if len(lines) > ROWS_SHOWN + 10:
         first, rest = lines[:ROWS_SHOWN], lines[ROWS_SHOWN:]
     kind = "narrow" if is_narrow else None
-    grid = tag("table", title, head, tag("tbody", *first), class_=kind)
+    foot = tag("tfoot", _row(columns, Row(total))) if total is not None else None
+    grid = tag("table", title, head, tag("tbody", *first), foot, class_=kind)
     shown = tag("div", grid, class_="scroll", tabindex=0)
     if not sortable and not rest:
         return shown

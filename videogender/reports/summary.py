@@ -24,6 +24,16 @@ Of a video whose faces were followed (`summarize`):
 Where faces were not followed (`FaceCounts`), `appearances` and `tracks` are null and `shots` too,
 `faces` {"all", ...} counts faces over all frames, and so do `attributes`; a still has kind "image"
 and no times.
+
+Of several inputs together (`Total`):
+
+    videos, images     how many
+    interrupted        whether one of the videos was not looked at to its end
+    duration_seconds   of the videos
+    appearances        summed over the videos whose faces were followed, or null if there are none
+    faces              summed over images, and over the frames of the other videos, or null
+    on_screen          {"all": {"seconds", "face_seconds", "peak"}, ...} of the videos: summed, and
+                       the most at once in any of them; or null
 """
 
 from __future__ import annotations
@@ -31,8 +41,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +52,7 @@ from videogender.frames import Faces, Frame, Track, label_of
 from videogender.tracking.flat import flatten, frame_seconds
 from videogender.tracking.settle import Settled
 
-__all__ = ["LABELS", "FaceCounts", "counts_at_once", "summarize"]
+__all__ = ["LABELS", "FaceCounts", "Total", "counts_at_once", "summarize"]
 
 LABELS = ("female", "male", "unsure")
 GROUPS = ("all", *LABELS)
@@ -162,6 +173,65 @@ class FaceCounts:
             counts = {label: self._by_class[name, label] for label in LABELS}
             found.append({"name": name, "all": sum(counts.values()), **counts})
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """What the summaries of several inputs come to, as this module's docstring describes."""
+
+    videos: int = 0
+    images: int = 0
+    interrupted: bool = False
+    duration_seconds: float = 0.0
+    appearances: Mapping[str, int] | None = None
+    faces: Mapping[str, int] | None = None
+    on_screen: Mapping[str, Mapping[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, summaries: Iterable[Mapping[str, Any]]) -> Self:
+        """Sum up."""
+        total = cls()
+        for summary in summaries:
+            total = total.plus(summary)
+        return total
+
+    def plus(self, summary: Mapping[str, Any]) -> Self:
+        """Return the total of one more input."""
+        is_image = summary["kind"] == "image"
+        return type(self)(
+            self.videos + (not is_image),
+            self.images + is_image,
+            self.interrupted or summary["interrupted"],
+            _rounded(self.duration_seconds + (summary["duration_seconds"] or 0.0)),
+            _summed(self.appearances, summary["appearances"]),
+            _summed(self.faces, summary.get("faces")),
+            _seen_together(self.on_screen, summary["on_screen"]),
+        )
+
+
+def _summed(
+    one: Mapping[str, int] | None, other: Mapping[str, int] | None
+) -> Mapping[str, int] | None:
+    if one is None or other is None:
+        return one or other
+    return {group: one[group] + other[group] for group in GROUPS}
+
+
+def _seen_together(
+    one: Mapping[str, Mapping[str, Any]] | None, other: Mapping[str, Mapping[str, Any]] | None
+) -> Mapping[str, Mapping[str, Any]] | None:
+    if other is None:
+        return one
+    nothing = {"seconds": 0.0, "face_seconds": 0.0, "peak": 0}
+    found = {}
+    for group in GROUPS:
+        a, b = (one[group] if one is not None else nothing), other[group]
+        found[group] = {
+            "seconds": _rounded(a["seconds"] + b["seconds"]),
+            "face_seconds": _rounded(a["face_seconds"] + b["face_seconds"]),
+            "peak": max(a["peak"], b["peak"]),
+        }
+    return found
 
 
 def _frame_facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from videogender.reports.page import (
     section,
     table,
 )
-from videogender.reports.summary import LABELS
+from videogender.reports.summary import LABELS, Total
 from videogender.reports.video_section import (
     VideoSection,
     by_attribute,
+    in_view,
     sentence,
     split,
+    stopped_early,
     time_cell,
     video,
 )
@@ -56,7 +58,8 @@ def write_video_report(
     images = [part.summary for part in sections if part.summary["kind"] == "image"]
     names = [str(part.summary["source"]) for part in sections]
     heading = Path(names[0]).name if len(names) == 1 else _how_many(len(videos), len(images))
-    body: list[Part] = [_header(heading, names, sections, unsure_below)]
+    lead = sentence(sections[0].summary) if len(names) == 1 else _together(videos, images)
+    body: list[Part] = [_header(heading, lead, unsure_below)]
     if len(videos) > 1:
         body.append(_overview(videos))
     for i, part in enumerate(videos):
@@ -78,10 +81,7 @@ def _how_many(videos: int, images: int) -> str:
     return " and ".join(parts) or "Nothing"
 
 
-def _header(
-    heading: str, names: Sequence[str], sections: Sequence[VideoSection], unsure_below: float
-) -> Html:
-    lead = sentence(sections[0].summary) if len(names) == 1 else None
+def _header(heading: str, lead: Html, unsure_below: float) -> Html:
     meaning = (
         "Labels say how a face presents to a viewer, not who somebody is. A face is labelled only "
         f"if the likelier label reaches a probability of {unsure_below:g}; otherwise it is "
@@ -96,35 +96,60 @@ def _header(
     )
 
 
+def _together(videos: Sequence[VideoSection], images: Sequence[Mapping[str, Any]]) -> Html:
+    """Say the most important of several inputs in words."""
+    total = Total.of(part.summary for part in videos)
+    told: list[str] = []
+    if total.appearances is not None:
+        told.append(
+            f"{plural(total.appearances['all'], 'appearance')}: {split(total.appearances)}."
+        )
+    for faces, where in (
+        (total.faces, "single frames"),
+        (Total.of(images).faces, plural(len(images), "image")),
+    ):
+        if faces is not None:
+            told.append(f"{plural(faces['all'], 'face')} in {where}: {split(faces)}.")
+    told.append(in_view(total.on_screen, total.duration_seconds))
+    return tag("p", stopped_early(total.interrupted), " ".join(told).strip(), class_="lead")
+
+
 def _overview(videos: Sequence[VideoSection]) -> Html:
+    total = Total.of(part.summary for part in videos)
     columns = [
         Column("Video", is_number=False),
         Column("Length"),
         Column("Appearances"),
         *(Column(f"{label}") for label in LABELS),
         Column("Face in view"),
+        *(
+            Column(f"{label}, summed", hint="time in view, added up over all such faces")
+            for label in LABELS
+        ),
         Column("Most at once"),
     ]
     rows = []
     for i, part in enumerate(videos):
-        summary, whole = part.summary, part.summary["on_screen"]["all"]
-        tally = summary["appearances"]
+        summary = part.summary
         link = tag("a", str(summary["source"]), href=f"#v{i + 1}")
-        counts = [tally["all"], *(tally[label] for label in LABELS)] if tally else [UNKNOWN] * 4
-        rows.append(
-            [
-                Cell(link, str(summary["source"]), "wrap"),
-                time_cell(summary["duration_seconds"]),
-                *counts,
-                time_cell(whole["seconds"]),
-                whole["peak"],
-            ]
-        )
-    return section("Overview", table(columns, rows, sortable=True))
+        rows.append([Cell(link, str(summary["source"]), "wrap"), *_overview_cells(summary)])
+    last = [plural(total.videos, "video"), *_overview_cells(asdict(total))]
+    return section("Overview", table(columns, rows, sortable=True, total=last))
+
+
+def _overview_cells(summary: Mapping[str, Any]) -> list[Cell | Part]:
+    tally, seen = summary["appearances"], summary["on_screen"]
+    return [
+        time_cell(summary["duration_seconds"]),
+        *([tally["all"], *(tally[label] for label in LABELS)] if tally else [UNKNOWN] * 4),
+        time_cell(seen["all"]["seconds"]),
+        *(time_cell(seen[label]["face_seconds"]) for label in LABELS),
+        seen["all"]["peak"],
+    ]
 
 
 def _images(images: Sequence[Mapping[str, Any]]) -> Html:
-    total = {group: sum(image["faces"][group] for image in images) for group in ("all", *LABELS)}
+    total = Total.of(images).faces or {}
     columns = [Column("Image", is_number=False), Column("Faces"), *(Column(x) for x in LABELS)]
     rows = [
         [
@@ -134,8 +159,12 @@ def _images(images: Sequence[Mapping[str, Any]]) -> Html:
         for image in images
     ]
     sentence = f"{plural(total['all'], 'face')} in {plural(len(images), 'image')}: "
+    last: list[Cell | Part] = [plural(len(images), "image")]
+    last += [total[group] for group in ("all", *LABELS)]
     shown = section(
-        "Images", table(columns, rows, sortable=True), note=f"{sentence}{split(total)}."
+        "Images",
+        table(columns, rows, sortable=True, total=last if len(images) > 1 else None),
+        note=f"{sentence}{split(total)}.",
     )
     return join([shown, by_attribute(images)])
 

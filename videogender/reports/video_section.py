@@ -30,7 +30,17 @@ from videogender.reports.words import UNKNOWN, clock, duration, percent, plural
 from videogender.tracking.flat import frame_seconds, stretches
 from videogender.tracking.settle import Settled
 
-__all__ = ["VideoSection", "by_attribute", "legend", "sentence", "split", "time_cell", "video"]
+__all__ = [
+    "VideoSection",
+    "by_attribute",
+    "in_view",
+    "legend",
+    "sentence",
+    "split",
+    "stopped_early",
+    "time_cell",
+    "video",
+]
 
 # More rows and bars than this make a browser slow; the tracks longest in view are shown.
 MOST_TRACKS = 4000
@@ -63,26 +73,37 @@ def sentence(summary: Mapping[str, Any]) -> Html:
         faces = summary["faces"]
         return tag("p", f"{plural(faces['all'], 'face')}: {split(faces)}.", class_="lead")
     length, whole = summary["duration_seconds"], summary["on_screen"]["all"]
-    stopped = (
-        tag("span", "Stopped early: only this part was looked at. ", class_="warn")
-        if summary["interrupted"]
-        else None
-    )
+    stopped = stopped_early(summary["interrupted"])
     if not whole["peak"]:
         return tag("p", stopped, f"No face was found in {duration(length)}.", class_="lead")
     tally = summary["appearances"]
     counted = (
         f"{plural(tally['all'], 'appearance')}: {split(tally)}. "
         if tally is not None
-        else f"{plural(summary['faces']['all'], 'face')} in {summary['frames']:,} frames: "
+        else f"{plural(summary['faces']['all'], 'face')} in {plural(summary['frames'], 'frame')}: "
         f"{split(summary['faces'])}. "
     )
-    of_all = f" ({percent(whole['seconds'] / length)})" if length else ""
-    seen = (
-        f"A face is in view for {duration(whole['seconds'])} of {duration(length)}{of_all}, "
-        f"at most {whole['peak']} at once, first so at {clock(whole['peak_at_seconds'])}."
-    )
+    first = f", first so at {clock(whole['peak_at_seconds'])}"
+    seen = in_view(summary["on_screen"], length, first)
     return tag("p", stopped, counted, seen, class_="lead")
+
+
+def stopped_early(is_so: bool) -> Part:
+    """Warn of a video that was not looked at to its end."""
+    text = "Stopped early: only this part was looked at. "
+    return tag("span", text, class_="warn") if is_so else None
+
+
+def in_view(on_screen: Mapping[str, Any] | None, length: float, more: str = "") -> str:
+    """Say for how long a face is in view, and how many are at most; nothing where none is."""
+    whole = on_screen["all"] if on_screen is not None else {"peak": 0}
+    if not whole["peak"]:
+        return ""
+    time = ""
+    if length:
+        share = percent(whole["seconds"] / length)
+        time = f" for {duration(whole['seconds'])} of {duration(length)} ({share})"
+    return f"A face is in view{time}, at most {whole['peak']} at once{more}."
 
 
 def split(tally: Mapping[str, int]) -> str:
@@ -129,14 +150,14 @@ def _cards(summary: Mapping[str, Any]) -> Html:
     if tally is not None:
         figures.append(("Appearances", f"{tally['all']:,}", split(tally)))
     else:
-        per_frame = f"in {summary['frames']:,} frames, each labelled by itself"
+        per_frame = f"in {plural(summary['frames'], 'frame')}, each labelled by itself"
         figures.append(("Faces, counted a frame", f"{summary['faces']['all']:,}", per_frame))
     if length:
         of_all = f"{duration(whole['seconds'])} of {duration(length)}"
         figures.append(("A face in view", percent(whole["seconds"] / length), of_all))
     when = f"first at {clock(whole['peak_at_seconds'])}; {whole['mean']:.1f} on average"
     figures.append(("Most faces at once", whole["peak"], when if whole["peak"] else None))
-    size = f"{summary['width']} by {summary['height']} px, {summary['frames']:,} frames"
+    size = f"{summary['width']} by {summary['height']} px, {plural(summary['frames'], 'frame')}"
     if summary["shots"] is not None:
         size = f"{plural(summary['shots'], 'shot')}, {size}"
     figures.append(("Length", duration(length), size))
