@@ -88,6 +88,8 @@ def calibration_interval(answers: GenderAnswers) -> Interval:
     bootstrap), which itself stays in the interval.
     """
     female, truth = answers.female[answers.found], answers.is_female[answers.found]
+    if not len(female):
+        return (math.nan, math.nan)
     inside = _bin_of(female)[:, None] == np.arange(BINS)  # [N, BINS]
     excess = inside * (female - truth)[:, None]
 
@@ -96,8 +98,6 @@ def calibration_interval(answers: GenderAnswers) -> Interval:
         total: NDArray[np.float64] = np.abs(times @ excess).sum(1) / len(female)
         return total
 
-    if not len(female):
-        return (math.nan, math.nan)
     low, high = interval(error, len(female))
     found = calibration_error(female, truth)
     return max(0.0, 2 * found - high), max(found, 2 * found - low)

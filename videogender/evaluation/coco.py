@@ -44,7 +44,8 @@ def read_coco(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
         category = annotation.get("category_id")
         if chosen is not None and category not in chosen:
             continue
-        face = _face(f"{path}: annotation {number}", annotation, (chosen or {}).get(category))
+        gender = chosen[category] if chosen is not None else None
+        face = _face(f"{path}: annotation {number}", annotation, gender)
         if face is None:
             dropped += 1
         else:
