@@ -2,7 +2,7 @@
 
 S3FD's anchors judge a small face by a few coarse cells. What they propose is cut out of the picture
 and scaled so that its longer side is `FACE_PX`; this network then says again whether it is a face,
-where exactly, and how its gender presents. It works on a handful of crops a frame, some 4 % of
+where exactly, and how its gender presents. It works on a handful of crops a frame, some 7 % of
 `lite`'s forward pass each.
 """
 
