@@ -41,17 +41,10 @@ def coloured_lite(gender: bool = False, face_level: int = 3) -> Lite:
             if gender:
                 pass_colours(network.get_submodule(f"{tap}_gender"))
         if gender:
-            tell_red_from_blue(network.gender_shared)
+            pass_colours(network.gender_shared[1])
+            last = network.gender_shared[3]
+            last.weight[0, 0], last.weight[1, 2] = 1.0, 1.0
     return network.eval()
-
-
-def tell_red_from_blue(end: torch.nn.Sequential) -> None:
-    """Let the end of a tower, whose weights are zero, answer red and blue as its first classes."""
-    *between, last = end[1::2]
-    for layer in between:
-        pass_colours(layer)
-    assert isinstance(last, torch.nn.Conv2d)
-    last.weight.data[0, 0] = last.weight.data[1, 2] = 1.0
 
 
 def pass_colours(layer: torch.nn.Module) -> None:

@@ -41,7 +41,7 @@ def maps(batch: int = 2) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("form", ["linear", "tower"])
 def test_sparse_answers_are_those_of_a_loop_over_cells(form: Form) -> None:
     torch.manual_seed(3)
-    heads = AttributeHeads(CHANNELS, 3, form)
+    heads = AttributeHeads(CHANNELS, 3, form, hidden=6)
     features = maps()
     expected = []
     for level, feature in enumerate(features):
@@ -53,8 +53,8 @@ def test_sparse_answers_are_those_of_a_loop_over_cells(form: Form) -> None:
                 patch = padded[:, :, row : row + 2 * reach + 1, column : column + 2 * reach + 1]
                 out = F.conv2d(patch, first.weight, first.bias)
                 if form == "tower":
-                    for layer in heads.shared[1::2]:
-                        out = F.conv2d(out.relu(), layer.weight, layer.bias)
+                    out = F.conv2d(out.relu(), heads.shared[1].weight, heads.shared[1].bias)
+                    out = F.conv2d(out.relu(), heads.shared[3].weight, heads.shared[3].bias)
                 expected.append(out.flatten(1))
     truth = torch.stack(expected, 1)  # [B, A, C]
     anchors = truth.shape[1]
@@ -85,7 +85,7 @@ def test_a_tower_starts_from_lites_gender_tower() -> None:
     network = Lite().eval()
     heads = AttributeHeads.beside(network, 2)
     assert heads.form == "tower"
-    heads.shared[-1].load_state_dict(network.gender_shared[-1].state_dict())
+    heads.shared[3].load_state_dict(network.gender_shared[3].state_dict())
     features = network.features(noise(1, 3, 96, 96) * 60)
     torch.testing.assert_close(heads.maps(features), network.gender_maps(features))
 
@@ -151,10 +151,10 @@ def test_round_trip_of_a_file_with_a_head(kind: str, tmp_path: Path) -> None:
     if kind == "classifier":
         task, head = "classifier", LinearClassifier.beside(network, 3)
     elif kind == "refeed":
-        task, head = "refeed", RefeedHead(network.tap_channels[2], 3, level=2)
+        task, head = "refeed", RefeedHead(network.tap_channels[2], 3, level=2, hidden=32)
     else:
         form: Form = "linear" if kind == "linear" else "tower"
-        task, head = "attribute", AttributeHeads(network.tap_channels, 3, form)
+        task, head = "attribute", AttributeHeads(network.tap_channels, 3, form, hidden=48)
     checkpoints.save(network, path, facts(task, temperature="1.5", share="0.25"), head=head)
     (tmp_path / "new").touch()
     assert path.stat().st_mode == (tmp_path / "new").stat().st_mode  # for others to read, as usual

@@ -18,12 +18,24 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from videogender.network.anchors import SIZE_IN_STRIDES, STRIDES
-from videogender.network.heads import AnchorNetwork, TowerStart, logits_at, tower_end
+from videogender.network.heads import AnchorNetwork, logits_at
 
 __all__ = ["FORMS", "AttributeHeads", "Form", "Head", "LinearClassifier", "RefeedHead"]
 
 Form = Literal["linear", "tower"]
 FORMS: tuple[Form, ...] = get_args(Form)
+
+TOWER_HIDDEN, TOWER_SHARED = 64, 128  # as in lite's gender tower
+
+
+def _tower_end(hidden: int, classes: int) -> nn.Sequential:
+    """Return what follows a tower's first 3×3 convolution: 3×3 and 1×1."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(hidden, TOWER_SHARED, 3),
+        nn.ReLU(),
+        nn.Conv2d(TOWER_SHARED, classes, 1),
+    )
 
 
 class AttributeHeads(nn.Module):
@@ -36,20 +48,23 @@ class AttributeHeads(nn.Module):
         tap_channels: channels of each level's map, finest first (`AnchorNetwork.tap_channels`).
         classes: C, 2 or more.
         form: `linear` is one 3×3 convolution a level, as the seed's gender head (radius 1);
-            `tower` is a 1×1 a level, then two 3×3 and a 1×1 shared by all levels (radius 2), as
-            in lite's gender tower.
+            `tower` is a 3×3 a level, then 3×3 and 1×1 shared by all levels (radius 2).
+        hidden: channels between a tower's first and second layer.
     """
 
-    def __init__(self, tap_channels: Sequence[int], classes: int, form: Form = "tower") -> None:
+    def __init__(
+        self,
+        tap_channels: Sequence[int],
+        classes: int,
+        form: Form = "tower",
+        hidden: int = TOWER_HIDDEN,
+    ) -> None:
         super().__init__()
         self.classes, self.form = classes, form
-        if form == "linear":
-            self.radius, self.shared = 1, nn.Sequential()
-            levels = [nn.Conv2d(channels, classes, 3) for channels in tap_channels]
-        else:
-            self.radius, self.shared = TowerStart.radius, tower_end(classes)
-            levels = [TowerStart(channels) for channels in tap_channels]
-        self.levels = nn.ModuleList(levels)
+        self.radius = 1 if form == "linear" else 2
+        first = classes if form == "linear" else hidden
+        self.levels = nn.ModuleList(nn.Conv2d(channels, first, 3) for channels in tap_channels)
+        self.shared = nn.Sequential() if form == "linear" else _tower_end(hidden, classes)
 
     @classmethod
     def beside(
@@ -80,7 +95,7 @@ class AttributeHeads(nn.Module):
             mine.weight.copy_(face.weight[-1:].expand_as(mine.weight))
             mine.bias.copy_(face.bias[-1:].expand_as(mine.bias))
         if self.form == "tower":
-            _copy_shared(self.shared, network)
+            _copy_if_alike(self.shared[1], _second_of_tower(network))
 
     def at_level(self, level: int, padded: Tensor) -> Tensor:
         """Run one level without padding: [N, C_level, h, w] to [N, C, h − 2r, w − 2r].
@@ -177,16 +192,19 @@ class RefeedHead(nn.Module):
         channels: of the level's map.
         classes: C, 2 or more.
         level: index of the tap that is read, 0 to 5; 3 shows the face at 128 px, in a crop of 224.
+        hidden: channels between the first and the second layer.
     """
 
-    radius = TowerStart.radius
+    radius = 2
     crop_in_strides = 7
 
-    def __init__(self, channels: int, classes: int, level: int = 3) -> None:
+    def __init__(
+        self, channels: int, classes: int, level: int = 3, hidden: int = TOWER_HIDDEN
+    ) -> None:
         super().__init__()
         self.classes, self.level = classes, level
-        self.first = TowerStart(channels)
-        self.rest = tower_end(classes)
+        self.first = nn.Conv2d(channels, hidden, 3)
+        self.rest = _tower_end(hidden, classes)
 
     @classmethod
     def beside(cls, network: AnchorNetwork, classes: int, level: int = 3) -> RefeedHead:
@@ -194,7 +212,7 @@ class RefeedHead(nn.Module):
         head = cls(network.tap_channels[level], classes, level)
         with torch.no_grad():
             _copy_if_alike(head.first, getattr(network, f"{network.taps[level]}_gender", None))
-            _copy_shared(head.rest, network)
+            _copy_if_alike(head.rest[1], _second_of_tower(network))
         return head.to(network.input_convolution.weight.device)
 
     @property
@@ -227,12 +245,10 @@ class RefeedHead(nn.Module):
 Head = AttributeHeads | LinearClassifier | RefeedHead
 
 
-def _copy_shared(end: nn.Sequential, network: AnchorNetwork) -> None:
-    """Copy the 3×3 layers that the levels of a gender tower share, if there is one."""
+def _second_of_tower(network: AnchorNetwork) -> nn.Module | None:
+    """Return the 3×3 convolution that the levels of a gender tower share, if there is one."""
     shared = getattr(network, "gender_shared", None)
-    if isinstance(shared, nn.Sequential):
-        for mine, theirs in zip(list(end)[:-1], list(shared)[:-1], strict=True):
-            _copy_if_alike(mine, theirs)
+    return shared[1] if isinstance(shared, nn.Sequential) else None
 
 
 def _copy_if_alike(to: nn.Module, source: nn.Module | None) -> None:

@@ -23,9 +23,9 @@ from videogender.network.second_stage import SecondStage
 FEMALE, MALE = 0, 1
 VOTES = 2  # best anchors of a face that answer together
 BACKGROUND_CHANNELS_FIRST_LEVEL = 3  # max-out background label, S3FD §3.3
-TOWER_CHANNELS = (32, 32, 64)  # between the layers of a tower
+TOWER_HIDDEN, TOWER_SHARED = 64, 128  # channels between the layers of a gender tower
 
-# `linear` is the seed's head, one 3×3 convolution a level; `tower` has three more layers
+# `linear` is the seed's head, one 3×3 convolution a level; `tower` has two more layers on it
 GenderForm = Literal["linear", "tower"]
 GENDER_FORMS: tuple[GenderForm, ...] = get_args(GenderForm)
 
@@ -36,9 +36,8 @@ __all__ = [
     "AnchorNetwork",
     "GenderConv",
     "GenderForm",
+    "GenderTower",
     "Predictions",
-    "TowerStart",
-    "tower_end",
 ]
 
 
@@ -79,26 +78,13 @@ class GenderConv(nn.Conv2d):
             self.bias.copy_(conf.bias[-1:].repeat(2))
 
 
-class TowerStart(nn.Conv2d):
-    """First layer of a tower at a level; `tower_end` follows, shared by all levels."""
+class GenderTower(nn.Conv2d):
+    """First layer of a level's gender tower; what follows is shared by all levels."""
 
-    radius = 2  # twice 3×3 in the shared part: five cells, the face and its hair
+    radius = 2  # 3×3 here and 3×3 in the shared part: five cells, the face and its hair
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, TOWER_CHANNELS[0], kernel_size=1)
-
-
-def tower_end(classes: int) -> nn.Sequential:
-    """Return what follows a tower's first layer: twice 3×3, then 1×1 to so many classes."""
-    first, second, third = TOWER_CHANNELS
-    return nn.Sequential(
-        nn.ReLU(),
-        nn.Conv2d(first, second, 3),
-        nn.ReLU(),
-        nn.Conv2d(second, third, 3),
-        nn.ReLU(),
-        nn.Conv2d(third, classes, 1),
-    )
+        super().__init__(channels, TOWER_HIDDEN, kernel_size=3)
 
 
 class AnchorNetwork(nn.Module):
@@ -142,8 +128,8 @@ class AnchorNetwork(nn.Module):
     def add_gender_heads(self, form: GenderForm | None = None) -> None:
         """Add a gender head beside each face head, in place of those that are there.
 
-        Linear heads start from the face heads' weights. A tower starts at random: 1×1 a level, then
-        3×3, 3×3 and 1×1 shared by all levels.
+        Linear heads start from the face heads' weights. A tower starts at random: 3×3 a level, then
+        3×3 and 1×1 shared by all levels.
 
         Args:
             form: None takes the model's own.
@@ -153,13 +139,17 @@ class AnchorNetwork(nn.Module):
             del self.gender_shared
         for tap, channels in zip(self.taps, self.tap_channels, strict=True):
             conf: nn.Conv2d = getattr(self, f"{tap}_mbox_conf")
-            head: nn.Conv2d = TowerStart(channels) if form == "tower" else GenderConv(channels)
+            head: nn.Conv2d = GenderTower(channels) if form == "tower" else GenderConv(channels)
             if isinstance(head, GenderConv):
                 head.start_from_face(conf)
             setattr(self, f"{tap}_gender", head.to(conf.weight.device, conf.weight.dtype))
         if form == "tower":
-            shared = tower_end(2)
-            self.gender_shared = shared.to(conf.weight.device, conf.weight.dtype)
+            self.gender_shared = nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(TOWER_HIDDEN, TOWER_SHARED, 3),
+                nn.ReLU(),
+                nn.Conv2d(TOWER_SHARED, 2, 1),
+            ).to(conf.weight.device, conf.weight.dtype)
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the six taps [B, C, H, W] of an input [B, 3, H, W], finest first."""

@@ -30,6 +30,7 @@ from torch import Tensor
 from videogender.errors import ModelError
 from videogender.network.attributes import (
     FORMS,
+    TOWER_HIDDEN,
     AttributeHeads,
     Form,
     Head,
@@ -162,9 +163,10 @@ def empty_head(
         levels = tuple(str(level) for level in range(len(network.taps)))
         level = int(_choice(metadata.get("level", "nothing"), levels, "level", path))
         channels = network.tap_channels[level]
-        return RefeedHead(channels, classes, level)
+        return RefeedHead(channels, classes, level, _hidden(state.get("first.weight")))
     form: Form = _choice(metadata.get("form", "nothing"), FORMS, "form", path)
-    return AttributeHeads(network.tap_channels, classes or len(GENDERS), form)
+    hidden = _hidden(state.get("levels.0.weight"))
+    return AttributeHeads(network.tap_channels, classes or len(GENDERS), form, hidden)
 
 
 def describe_head(head: Head | None) -> dict[str, str]:
@@ -172,6 +174,11 @@ def describe_head(head: Head | None) -> dict[str, str]:
     if isinstance(head, AttributeHeads):
         return {"form": head.form}
     return {"level": str(head.level)} if isinstance(head, RefeedHead) else {}
+
+
+def _hidden(first: Tensor | None) -> int:
+    """Return how many channels a tower's first layer gives, as far as its tensor can be one."""
+    return len(first) if first is not None and first.ndim == 4 and len(first) else TOWER_HIDDEN
 
 
 def _labels(text: str | None, path: Path) -> tuple[str, ...]:
