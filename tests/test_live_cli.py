@@ -176,9 +176,10 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_recording_that_is_late_hides_no_signal(clip: Path, tmp_path: Path, number: int) -> None:
-    day, program = tmp_path / "day.mkv", tmp_path / "slow.py"
+@contextmanager
+def recording_slowly(clip: Path, day: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run with a disk that takes seconds a picture, until three frames were told."""
+    program = day.with_name("slow.py")
     program.write_text(SLOW_DISK)
     with running(
         "--file", str(clip), "--loop", "--no-display", "--record", str(day), "--json", "-",
@@ -187,6 +188,13 @@ def test_a_recording_that_is_late_hides_no_signal(clip: Path, tmp_path: Path, nu
         assert child.stdout is not None
         for _ in range(3):
             assert child.stdout.readline()
+        yield child
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_recording_that_is_late_hides_no_signal(clip: Path, tmp_path: Path, number: int) -> None:
+    day = tmp_path / "day.mkv"
+    with recording_slowly(clip, day) as child:
         child.send_signal(number)
         _, err = child.communicate(timeout=20)
     assert child.returncode == 128 + number, err
@@ -214,15 +222,7 @@ def test_a_recording_goes_on_though_nobody_reads_the_data(clip: Path, tmp_path: 
 def test_a_second_signal_ends_it_at_once_with_its_own_code(
     clip: Path, tmp_path: Path, number: int
 ) -> None:
-    day, program = tmp_path / "day.mkv", tmp_path / "slow.py"
-    program.write_text(SLOW_DISK)
-    with running(
-        "--file", str(clip), "--loop", "--no-display", "--record", str(day), "--json", "-",
-        program=str(program),
-    ) as child:  # fmt: skip
-        assert child.stdout is not None
-        for _ in range(3):
-            assert child.stdout.readline()
+    with recording_slowly(clip, tmp_path / "day.mkv") as child:
         child.send_signal(signal.SIGINT)
         time.sleep(0.3)  # it waits for the recording
         began = time.monotonic()

@@ -290,11 +290,10 @@ def second_pass(source: Source, settled: Settled) -> Iterator[tuple[Frame, Faces
         source: the video, opened anew with the same span.
         settled: of the first pass; frames beyond those it knows are left out.
     """
-    left = len(settled)
-    for frame in source:  # to its end, so that it is known whether this is all of it
-        if not left:
+    # to the source's end, not to the last row alone, so that it is known whether this is all of it
+    for count, frame in enumerate(source):
+        if count == len(settled):
             return
-        left -= 1
         row = settled.row_of(frame.pts_seconds or 0.0)
         yield frame, Faces.empty() if row is None else settled.faces(row)
         del frame  # while the next one is awaited, this one is not needed

@@ -72,17 +72,11 @@ def fit_gender_mix(
     inputs = np.stack([first, second], 1).astype(np.float64)
     known = ~np.isnan(inputs).any(1)
     women = is_female[known]
-    least = LEAST_ANSWERS if near is None else 2
-    if known.sum() < least or women.all() or not women.any():
+    if women.all() or not women.any() or (near is None and len(women) < LEAST_ANSWERS):
         return None
     share = women.mean()
     weight = np.where(women, 0.5 / share, 0.5 / (1 - share))
-    found = fit_logistic(
-        torch.from_numpy(inputs[known]),
-        torch.from_numpy(women),
-        torch.from_numpy(weight),
-        None if near is None else torch.tensor(near),
-        FINITE if near is None else STEADY,
-    )
-    old, new, shift = found.tolist()
+    x, truth, counts = map(torch.from_numpy, (inputs[known], women, weight))
+    pull, strength = (None, FINITE) if near is None else (torch.tensor(near), STEADY)
+    old, new, shift = fit_logistic(x, truth, counts, pull, strength).tolist()
     return old, new, shift

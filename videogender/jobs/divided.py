@@ -190,19 +190,9 @@ class _Video:
         except Exception as error:
             raise _TeamError(error) from error
         if errors:
-            raise self._named(errors[0], parts)
+            raise errors[0]
         if done < len(parts):
             raise _StoppedError
-
-    def _named(self, error: Exception, parts: Sequence[LookAt | Draw]) -> Exception:
-        """Return an error that names the copy, not a part of it, which users do not know."""
-        if not isinstance(error, OutputError):
-            return error
-        text = str(error)
-        for part in parts:
-            if isinstance(part, Draw):
-                text = text.replace(str(part.place), str(self._task.job.target))
-        return OutputError(text)
 
     def _look(self) -> tuple[list[int], float]:
         """Look at all parts and follow; return the rows at which they begin and end, and a scale.
@@ -271,15 +261,19 @@ class _Video:
                 places = [stack.enter_context(scratch(place)) for _ in self._parts]
             except OSError as error:
                 raise OutputError(f"{place}: cannot be written: {error.strerror}") from error
-            self._run(
-                [
-                    Draw(span, settled.between(first, last), part)
-                    for span, first, last, part in zip(
-                        self._parts, rows, rows[1:], places, strict=False
-                    )
-                ],
-                take,
-            )
+            draws = [
+                Draw(span, settled.between(first, last), part)
+                for span, first, last, part in zip(
+                    self._parts, rows, rows[1:], places, strict=False
+                )
+            ]
+            try:
+                self._run(draws, take)
+            except OutputError as error:
+                text = str(error)
+                for part in places:  # of which the user knows nothing
+                    text = text.replace(str(part), str(place))
+                raise OutputError(text) from error
             drawn = [DrawnPart(part, zeros[number]) for number, part in enumerate(places)]
             settings = self._setup.settings
             join(

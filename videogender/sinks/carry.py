@@ -111,17 +111,17 @@ class Carrier:
         self._routes: dict[int, _Route] = {}
         left: list[str] = []
         for stream in self._input.streams:
-            own = stream.index == source.stream_index
-            route = None if own else self._route(stream)
+            needless = stream.index == source.stream_index or self._is_unwanted(stream)
+            route = None if needless else self._route(stream)
             if route is not None:
                 self._routes[stream.index] = route
             else:
                 stream.discard = Discard.all
-                if not own and anonymous and _is_cover(stream):
+                if not needless and anonymous and _is_cover(stream):
                     source.warnings.append(
                         f"{source.name}: its cover picture was left out, as it may show faces"
                     )
-                elif not (own or self._is_unwanted(stream)):
+                elif not needless:
                     left.append(_describe(stream))
         if left:
             what = ", ".join(dict.fromkeys(left))
@@ -203,8 +203,6 @@ class Carrier:
                 out.disposition = stream.disposition
                 return _Cover(out)
             if isinstance(stream, AudioStream):
-                if not self._sound:
-                    return None
                 if stream.rate <= 0 or stream.channels <= 0:
                     return None  # announced, but nothing of it came
                 if stream.codec_context.extradata_size < _LEAST_EXTRADATA.get(codec, 0):
@@ -349,12 +347,13 @@ def _moved(packet: Any, out: Stream, unit: Fraction, pts: int, duration: int) ->
 
 def _tags_of(container: InputContainer) -> dict[str, str]:
     """Return a file's tags under the names that MP4 has for them; Matroska shouts some."""
-    tags = {k.lower() if k.lower() in _LISTED_TAGS | _OWN_TAGS else k: v
-            for k, v in container.metadata.items()}  # fmt: skip
-    again = f"{_PLACE_TAG}-" if _PLACE_TAG in tags else None  # the same in a language
-    return {
-        k: v for k, v in tags.items() if k not in _OWN_TAGS and not (again and k.startswith(again))
-    }
+    tags: dict[str, str] = {}
+    for name, value in container.metadata.items():
+        if (known := name.lower()) not in _OWN_TAGS:
+            tags[known if known in _LISTED_TAGS else name] = value
+    if _PLACE_TAG in tags:  # and often once more, with a language
+        tags = {name: v for name, v in tags.items() if not name.startswith(f"{_PLACE_TAG}-")}
+    return tags
 
 
 def _is_cover(stream: Stream) -> bool:

@@ -316,12 +316,10 @@ class DecodedPicture:
         if half or not self._is_planar:
             return RgbPicture(self.to_rgb()).squares_rgb(squares, side_px)
         matrix, full_range = self._colours()
-        luma, *chroma = (turned.turn(samples_of(plane)) for plane in frame.planes)
         mean = _mean_yuv(matrix, full_range).tolist()
-        cuts = [cut_squares(luma, squares, side_px, mean[0])]
-        cuts += [
-            cut_squares(samples, squares // 2, side_px, fill)
-            for samples, fill in zip(chroma, mean[1:], strict=True)
+        cuts = [
+            cut_squares(turned.turn(samples_of(plane)), squares // step, side_px, fill)
+            for plane, step, fill in zip(frame.planes, (1, 2, 2), mean, strict=True)
         ]
         rows = [cut.reshape(-1, side_px) for cut in cuts]
         return _converted(rows, matrix, full_range).reshape(-1, side_px, side_px, 3)
